@@ -1,0 +1,82 @@
+# Everything a person or a machine does with this checkout. `make help` lists it.
+SHELL := /bin/sh
+BIN := .venv/bin
+ARGS ?=
+NB ?=
+
+# The theme announces its end of life on every build: docs/design/decisions/0002 knows.
+export NO_MKDOCS_2_WARNING = 1
+
+# Jupyter asks for this word in a container, where the user is often root.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test search check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
+
+help: ## Show this list
+	@echo "gridmm: make TARGET [PYTHON=python3.12]"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 19
+
+run: setup-run ## Run a grid on the built-in paper exchange (ARGS="--help" for more)
+	@$(BIN)/python -m gridmm run $(ARGS)
+
+test: check ## Run every check, every test, every notebook, and build the site
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs $(ARGS)
+	$(BIN)/mkdocs build --strict
+
+check: setup ## Check format, lint, types, and that all generated files are in sync
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m tools.guards
+
+fix: setup ## Format, mend what a program can, clean notebooks, export
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/nbdev_clean
+	$(MAKE) --no-print-directory export
+
+docs: setup ## Build the site into site/ and fail on any warning
+	$(BIN)/mkdocs build --strict
+
+docs-serve: setup ## Serve the site on this machine, rebuilt on every change
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
+
+lab: setup ## Open JupyterLab (NB=nbs/design/12_grid.ipynb opens one)
+	$(BIN)/jupyter lab --ip 127.0.0.1 $(AS_ROOT) --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter $(NB)
+
+notebooks: setup ## Run notebooks again in place and clean them (NB=path for one)
+	$(BIN)/python -m tools.run_notebooks $(NB)
+
+clean-notebooks: setup ## Strip notebooks of what makes diffs unreadable
+	$(BIN)/nbdev_clean
+
+export: setup ## Write the package and README.md from the notebooks
+	$(BIN)/nbdev_export
+	$(BIN)/python -m tools.readme
+
+proto: setup ## Compile proto/ into the package
+	$(BIN)/python -m tools.proto
+
+lock: setup ## Choose exact versions for settings.ini and write both locks
+	$(BIN)/python -m tools.lock
+
+setup: ## Make .venv hold what development needs
+	@tools/setup.sh dev
+
+setup-run:
+	@tools/setup.sh run
+
+hooks: setup ## Let git check before a commit and merge notebooks cell by cell
+	git config merge.nbdev-merge.name "merge notebooks cell by cell"
+	git config merge.nbdev-merge.driver "$(BIN)/nbdev_merge %O %A %B %P"
+	$(BIN)/pre-commit install
+
+search: setup ## Search everything that can happen to one slot (ARGS: a search's name, or --states N)
+	$(BIN)/python tests/slot_search.py $(ARGS)
+
+coverage: setup ## Show which lines of the package no test runs
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered tests
+
+clean: ## Remove everything that can be made again
+	rm -rf .venv site build dist _proc _docs .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info tools/web/node_modules

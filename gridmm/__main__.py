@@ -1,0 +1,3 @@
+from gridmm.cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""Every notebook's examples, against the package as it is installed.
+
+nbval runs the cells as they stand, so what it exercises is the notebook's own copy of the code. Here
+the exporting cells are left out and the names of the module stand in for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from execnb.shell import CaptureShell
+
+from planted import Project, result
+from tools.notebooks import PACKAGE, ROOT, Notebook, notebooks
+
+
+@pytest.mark.parametrize("nb", notebooks(), ids=lambda nb: nb.name)
+def test_examples_hold_for_the_package(nb: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(nb.path.parent)
+    shell = CaptureShell(str(nb.path))
+    if nb.module:
+        module = importlib.import_module(f"{PACKAGE}.{nb.module}")
+        shell.user_ns.update({k: v for k, v in vars(module).items() if not k.startswith("__")})
+    for cell in nb.code_cells:
+        if cell.exports or not cell.evaluated or not cell.code.strip():
+            continue
+        for output in shell.run(cell.code):
+            if output["output_type"] == "error" and "raises-exception" not in cell.tags:
+                trace = "\n".join(output["traceback"])
+                pytest.fail(f"{nb.where(cell)}\n{cell.code}\n{trace}", pytrace=False)
+
+
+def nbval(project: Project) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "nbs"]
+    return subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=False)
+
+
+def test_stale_output_fails(project: Project) -> None:
+    project.notebook(
+        "design/12_double.ipynb",
+        "md:# Double",
+        ("1 + 1", result("2")),
+        "#| eval: false\nraise RuntimeError('not run')",
+    )
+    fresh = nbval(project)
+    assert fresh.returncode == 0, fresh.stdout
+    project.notebook("design/12_double.ipynb", "md:# Double", ("1 + 1", result("3")))
+    stale = nbval(project)
+    assert stale.returncode == 1
+    assert "Cell 0" in stale.stdout and "3" in stale.stdout
+    project.notebook("design/12_double.ipynb", "md:# Double", "raise ValueError('planted')")
+    assert nbval(project).returncode == 1
+
+
+def test_running_again_changes_nothing(project: Project) -> None:
+    """`make notebooks` stores exactly what is there already."""
+    from tools.run_notebooks import run
+
+    name = project.notebook("design/12_double.ipynb", "md:# Double", "1 + 1", "#| eval: false\n1 / 0")
+    clean = [shutil.which("nbdev_clean", path=str(ROOT / ".venv" / "bin")) or "nbdev_clean"]
+    texts = []
+    for _ in range(2):
+        run(name)
+        subprocess.run(clean, cwd=project.root, check=True)
+        texts.append(name.read_text(encoding="utf-8"))
+    assert '"2"' in texts[0] and "ZeroDivision" not in texts[0]
+    assert texts[0] == texts[1]

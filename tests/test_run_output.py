@@ -1,0 +1,81 @@
+"""What a run prints can be read by a program, and by people."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from gridmm.engine import Receipt
+from gridmm.run_output import decision_line, receipt_line, receipt_table
+from gridmm.units import Instrument
+from gridmm.v1.decision_pb2 import DecisionRecord, PlanRow
+from gridmm.v1.vocabulary_pb2 import Action, LegName, Reason, RiskMode, Side
+
+BTC = Instrument("BTC/USDT", "spot", Decimal("0.01"), Decimal("0.00001"))
+
+
+def receipt(**values: Any) -> Receipt:
+    """Return a receipt with some values of the test's own."""
+    rest: dict[str, Any] = dict.fromkeys(Receipt._fields, 0)
+    return Receipt(**{**rest, **values})
+
+
+def test_a_decision_is_one_line_with_decimal_strings() -> None:
+    row = PlanRow(
+        action=Action.ACTION_CANCEL,
+        side=Side.SIDE_SELL,
+        leg=LegName.LEG_NAME_CLOSE,
+        cell=-3,
+        price_ticks=5_988_012,
+        quantity_lots=167,
+        client_id="G0",
+        reason=Reason.REASON_CAP,
+    )
+    record = DecisionRecord(
+        sequence=7,
+        symbol="BTC/USDT",
+        time_ms=5,
+        rows=[row],
+        bid_ticks=1,
+        ask_ticks=2,
+        risk_mode=RiskMode.RISK_MODE_REDUCE_ONLY,
+        hash_after="a1",
+    )
+    line = decision_line(record, BTC)
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "event": "decision",
+        "sequence": 7,
+        "time_ms": 5,
+        "symbol": "BTC/USDT",
+        "bid": "0.01",
+        "ask": "0.02",
+        "risk": "reduce_only",
+        "orders": [
+            {
+                "action": "cancel",
+                "leg": "close",
+                "side": "sell",
+                "cell": -3,
+                "price": "59880.12",
+                "quantity": "0.00167",
+                "client_id": "G0",
+                "reason": "cap",
+            }
+        ],
+        "hash_after": "a1",
+    }
+
+
+def test_a_receipt_reads_back() -> None:
+    made = receipt(realized_pnl="12.5", pnl={"harvest": "1"})
+    assert json.loads(receipt_line(made)) == made._asdict()
+    assert "\n" not in receipt_line(made)
+
+
+def test_a_receipt_is_a_table_for_people() -> None:
+    lines = receipt_table(receipt(symbol="BTC/USDT", pnl={"harvest": "1", "fees": "-2"})).splitlines()
+    assert len(lines) == len(Receipt._fields)
+    assert lines[0].split() == ["symbol", "BTC/USDT"]
+    assert any(line.endswith("harvest 1, fees -2") for line in lines)

@@ -1,0 +1,80 @@
+"""The wheel runs a grid from the run-time lock alone, outside the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tools.notebooks import ROOT
+
+DEVELOPMENT_ONLY = ("jupyter_core", "IPython", "nbdev", "mkdocs", "pytest", "plotly", "grpc_tools")
+EXPECTED = {
+    "open_orders",
+    "realized_pnl",
+    "unrealized_pnl",
+    "inventory_skew",
+    "active_slots",
+    "pnl",
+    "checksum",
+}
+
+
+def run(*command: str | Path, cwd: Path, timeout_s: int = 600) -> str:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=environment,
+        timeout=timeout_s,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command} exited {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from what would be committed and install it where nothing else is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    shutil.copytree(ROOT / "gridmm", source / "gridmm", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, cwd=source)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*pip, "--require-hashes", "--requirement", ROOT / "requirements.lock", cwd=folder)
+    run(*pip, "--no-deps", wheel, cwd=folder)
+    run(python, "-m", "pip", "check", cwd=folder)
+    return python
+
+
+@pytest.mark.timeout(1200)
+def test_a_grid_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    out = run(installed, "-m", "gridmm", "run", "--duration", "5", "--json", cwd=tmp_path)
+    receipt = json.loads(out.strip().splitlines()[-1])
+    assert receipt.keys() >= EXPECTED
+
+
+def test_the_console_script_is_the_module(installed: Path, tmp_path: Path) -> None:
+    by_name = run(installed.parent / "gridmm", "--help", cwd=tmp_path)
+    by_module = run(installed, "-m", "gridmm", "--help", cwd=tmp_path)
+    assert by_name.splitlines()[1:] == by_module.splitlines()[1:]
+
+
+def test_nothing_of_development_is_installed(installed: Path, tmp_path: Path) -> None:
+    code = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
+    assert run(installed, "-c", code, *DEVELOPMENT_ONLY, cwd=tmp_path).strip() == "[]"
+    code = "import gridmm, pathlib; print(pathlib.Path(gridmm.__file__).with_name('py.typed').exists())"
+    assert run(installed, "-c", code, cwd=tmp_path).strip() == "True"

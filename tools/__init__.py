@@ -1,0 +1,1 @@
+"""What builds, checks and documents gridmm; nothing here is part of the package."""
