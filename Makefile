@@ -11,7 +11,7 @@ export NO_MKDOCS_2_WARNING = 1
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test search check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
+.PHONY: help run test search naive simulate crash-test pythons check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
 
 help: ## Show this list
 	@echo "gridmm: make TARGET [PYTHON=python3.12]"
@@ -74,6 +74,18 @@ hooks: setup ## Let git check before a commit and merge notebooks cell by cell
 
 search: setup ## Search everything that can happen to one slot (ARGS: a search's name, or --states N)
 	$(BIN)/python tests/slot_search.py $(ARGS)
+
+naive: setup ## Hold whole recordings against the naive model (ROWS=2000 for a piece of each)
+	$(BIN)/python tests/naive_recordings.py $(ROWS)
+
+simulate: setup ## Let the Durable engine live through many invented worlds (SEEDS=10000 FROM=0)
+	$(BIN)/python tests/simulation.py --seeds $(or $(SEEDS),10000) --from $(or $(FROM),0)
+
+crash-test: setup ## Kill a Durable engine many times (N=500 DB=sqlite|postgres|both SEED=1)
+	$(BIN)/python tests/durable_kills.py --kills $(or $(N),500) --db $(or $(DB),both) --seed $(or $(SEED),1)
+
+pythons: setup ## Compare what every Python on this machine decides, compiled and not
+	$(BIN)/python tests/pythons.py
 
 coverage: setup ## Show which lines of the package no test runs
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered tests

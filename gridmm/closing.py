@@ -244,6 +244,8 @@ def place_close(core, par, w, i, price, exits):
         return Reason.SELF_CROSS
     if w[Work.ORDERS] >= par[Par.MAX_ORDERS]:
         return Reason.ORDER_LIMIT
+    if w[Work.CLOSES] >= MAX_PLAN // 4:
+        return Reason.CAPACITY
     if not spend(par, w):
         return Reason.BUDGET
     append(core, w, s[Col.EPOCH, i], s[Col.CELL, i], 1, -direction, price, lots, direction, exits, par)
@@ -271,7 +273,9 @@ def append(core, w, epoch, cell, leg, side, price, lots, direction, exits, par):
     p[Act.ACTION, at], p[Act.SEQ, at], p[Act.EPOCH, at], p[Act.CELL, at] = Action.PLACE, 0, epoch, cell
     p[Act.LEG, at], p[Act.SIDE, at], p[Act.PRICE, at], p[Act.LOTS, at] = leg, side, price, lots
     p[Act.POST_ONLY, at] = 0 if exits or (leg == 1 and par[Par.CLOSE_MAY_TAKE]) else 1
-    p[Act.REDUCE_ONLY, at] = 1 if leg == 1 and not par[Par.SPOT] else 0
+    # both signs held: the exchange sees their difference, and would refuse the close that widens it
+    against = w[Work.HELD_DOWN] if direction > 0 else w[Work.HELD_UP]
+    p[Act.REDUCE_ONLY, at] = 1 if leg == 1 and not par[Par.SPOT] and against == 0 else 0
     p[Act.IMMEDIATE, at], p[Act.WHY, at], p[Act.DIRECTION, at] = exits, 0, direction
     w[Work.CLOSES if leg == 1 else Work.OPENS] += 1
     w[Work.ORDERS] += 1

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BYTES_MAX', 'PREFIX', 'Address', 'SECRETS', 'REQUIRED', 'ACTIVE', 'lines_of', 'read_toml', 'parse_toml', 'Given',
-           'from_file', 'from_environment', 'Secrets', 'shown', 'Config', 'resolve', 'load', 'market_values',
-           'on_market', 'template', 'config_hash']
+           'from_file', 'from_environment', 'Secrets', 'shown', 'Config', 'resolve', 'market_gaps', 'load',
+           'market_values', 'on_market', 'at_price', 'template', 'config_hash']
 
 # %% ../nbs/reference/32_config.ipynb #c002
 import difflib
@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -70,6 +70,9 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}", "no such file", f"Write one with `gridmm config init {path}`") from error
+    except IsADirectoryError as error:
+        todo = f"Name a file in it, such as {path / 'gridmm.toml'}"
+        raise ConfigError(f"{path.resolve()} is a folder", "a configuration is one file", todo) from error
     except (OSError, UnicodeDecodeError) as error:
         why = (
             "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error.strerror or error)
@@ -266,6 +269,7 @@ class Config:
         warnings: What works, but not as written.
         secrets: What the environment holds for the exchange.
         given: Everything that was said, by address.
+        file: The file, empty where there is none.
     """
 
     settings: Settings
@@ -273,6 +277,7 @@ class Config:
     warnings: tuple[Problem, ...]
     secrets: Secrets
     given: Mapping[Address, Given]
+    file: str = ""
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (parameter, value as TOML, origin) for every parameter, then the secrets."""
@@ -310,16 +315,18 @@ def _settings(
 def resolve(
     given: Mapping[Address, Given],
     secrets: Secrets,
-    required: Mapping[str, str] | None = None,
+    required: Collection[str] = (),
     price: Decimal | None = None,
+    file: str = "",
 ) -> Config:
     """Return the configuration of all given values.
 
     Args:
         given: Values by address; later layers have already replaced earlier ones.
         secrets: What the environment holds.
-        required: Keys that must be given, with the place where they are missed.
-        price: Price at which to judge an interval in price units.
+        required: Keys that must be given.
+        price: Price at which to judge sizes, and an interval in price units.
+        file: Where to put what is missing, or a default that does not fit.
 
     Raises:
         ConfigError: Holds every problem.
@@ -327,24 +334,33 @@ def resolve(
     known = {tuple(p.key.split(".")): p for p in catalogue(Settings)}
     good = {path: value for path, value in given.items() if path in known}
     problems = [_unknown(path, value, known) for path, value in given.items() if path not in known]
-    for path, place in ((tuple(key.split(".")), place) for key, place in (required or {}).items()):
+    for path in (tuple(key.split(".")) for key in required):
         if path not in good:
             p = known[path]
             why = f"it has no default in a file: {p.meaning[0].lower()}{p.meaning[1:]}"
             problems.append(
-                Problem(f"{p.name} is missing", why, f"Write {p.name} = {p.default} in [{p.table}]", place)
+                Problem(f"{p.name} is missing", why, f"Write {p.name} = {p.default} in [{p.table}]", file)
             )
     settings, broken = _settings(good, known, secrets)
     problems += broken.values()
     warnings: list[Problem] = []
-    for found in findings(settings, price, {".".join(path) for path in broken}):
+    for found in findings(
+        settings, price, {".".join(path) for path in broken} | market_gaps(settings, given)
+    ):
         origin = good.get(tuple(found.key.split(".")))
-        problem = replace(found.problem, where=origin.origin if origin else "")
+        default = f"{file}, default in [{known[tuple(found.key.split('.'))].table}]".removeprefix(", ")
+        problem = replace(found.problem, where=origin.origin if origin else default)
         (warnings if found.warning else problems).append(problem)
     if problems:
         raise ConfigError.of(sorted((_hidden(p, secrets) for p in problems), key=_by_line))
     origins = {p.key: good[path].origin if path in good else "default" for path, p in known.items()}
-    return Config(settings, origins, tuple(warnings), secrets, given)
+    return Config(settings, origins, tuple(warnings), secrets, given, file)
+
+
+def market_gaps(settings: Settings, given: Collection[Address]) -> set[str]:
+    """Return the market's rules that nobody stated and that a tape will show: no default stands in for them."""
+    told = set() if settings.feed.source == "demo" else {"tick", "lot", "min_quantity", "min_notional"}
+    return {f"instrument.{name}" for name in told if ("instrument", name) not in given}
 
 
 def _by_line(problem: Problem) -> tuple[str, int]:
@@ -374,7 +390,7 @@ def load(
         path: A TOML file; None runs on defaults (the demo).
         environ: Environment; the process's own by default.
         options: Of the command line: parameter to (value, option), such as `{"feed.speed": ("60", "--speed")}`.
-        price: Price at which to judge an interval in price units.
+        price: Price at which to judge sizes, and an interval in price units.
 
     Raises:
         ConfigError: The file cannot be read, or holds problems; all of them at once.
@@ -388,8 +404,8 @@ def load(
     given |= from_environment(environ)
     for key, (value, option) in (options or {}).items():
         given[tuple(key.split("."))] = Given(value, f"command line {option}")
-    required = {} if path is None else dict.fromkeys(REQUIRED, str(path))
-    config = resolve(given, Secrets(environ), required, price)
+    file = "" if path is None else str(path)
+    config = resolve(given, Secrets(environ), REQUIRED if file else (), price, file)
     return replace(config, warnings=config.warnings + tuple(_mistyped(environ)))
 
 # %% ../nbs/reference/32_config.ipynb #c030
@@ -415,7 +431,7 @@ def on_market(config: Config, market: Instrument, origin: str, price: Decimal | 
         config: The configuration.
         market: What a tape shows or an exchange states.
         origin: For `show`, such as `tape week.csv`.
-        price: Price at which to judge an interval in price units.
+        price: Price at which to judge sizes, and an interval in price units.
 
     Raises:
         ConfigError: What was said does not fit this market.
@@ -423,7 +439,16 @@ def on_market(config: Config, market: Instrument, origin: str, price: Decimal | 
     found: dict[Address, Given] = {
         ("instrument", name): Given(value, origin) for name, value in market_values(market).items()
     }
-    return resolve({**found, **config.given}, config.secrets, price=price)
+    return resolve({**found, **config.given}, config.secrets, price=price, file=config.file)
+
+
+def at_price(config: Config, price: Decimal) -> Config:
+    """Return the configuration as the rules see it at a price; its warnings are those that hold there.
+
+    Raises:
+        ConfigError: A size or an interval does not work at this price.
+    """
+    return resolve(config.given, config.secrets, price=price, file=config.file)
 
 # %% ../nbs/reference/32_config.ipynb #c033
 ACTIVE = (

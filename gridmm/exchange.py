@@ -145,6 +145,7 @@ class Fill:
         quantity: Quantity of the trade.
         fee: Paid is positive, a rebate negative, in `fee_asset`.
         fee_asset: Asset that the fee was taken in.
+        fee_value: Quote value of the fee at the fill; always given where it was neither in base nor in quote.
         maker: Whether our order rested.
         time_ms: When the exchange matched it.
     """
@@ -159,6 +160,7 @@ class Fill:
     fee_asset: str
     maker: bool
     time_ms: int
+    fee_value: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +194,10 @@ class Position:
 
 # %% ../nbs/reference/40_exchange.ipynb #c023
 class Exchange(Protocol):
-    """What the engine asks of an exchange."""
+    """What the engine asks of an exchange. A question that gets no answer raises `ExchangeUnreachable`."""
 
     name: str
+    absent_after_ms: int  # an order unknown so long after it could last be sent was never accepted
 
     async def instruments(self) -> list[Instrument]:
         """Return the markets that can be traded."""
@@ -205,8 +208,8 @@ class Exchange(Protocol):
     async def positions(self) -> list[Position]:
         """Return open positions; empty on spot."""
 
-    async def place(self, requests: Sequence[OrderRequest]) -> list[Outcome]:
-        """Place orders; one answer each, in order."""
+    async def place(self, requests: Sequence[OrderRequest], deadline_ms: int | None = None) -> list[Outcome]:
+        """Place orders; one answer each, in order. After `deadline_ms` (UTC) nothing is sent any more: `NotSent`."""
 
     async def cancel(self, client_ids: Sequence[str]) -> list[Outcome]:
         """Cancel orders by client id; one answer each, in order."""
@@ -222,6 +225,9 @@ class Exchange(Protocol):
 
     async def fills(self, since_ms: int) -> list[Fill]:
         """Return our trades from `since_ms` on, oldest first."""
+
+    async def fundings(self, since_ms: int) -> list[Funding]:
+        """Return funding payments from `since_ms` on, oldest first; empty on spot."""
 
     def stream(self) -> AsyncIterator[OrderReport | Fill | Funding]:
         """Yield reports, fills and funding as they come."""

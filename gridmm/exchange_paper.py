@@ -15,6 +15,7 @@ from gridmm.exchange import (
     Absent,
     Balance,
     Fill,
+    Funding,
     NotSent,
     OrderReport,
     OrderRequest,
@@ -33,8 +34,10 @@ from .units import Instrument
 class PaperDesk(PaperAccount):
     """Takes commands and answers them."""
 
-    async def place(self, requests: Sequence[OrderRequest]) -> list[Outcome]:
-        """Place orders; one answer each, in order."""
+    async def place(self, requests: Sequence[OrderRequest], deadline_ms: int | None = None) -> list[Outcome]:
+        """Place orders; one answer each, in order. The deadline is on the market's clock."""
+        if deadline_ms is not None and self.now_ms > deadline_ms:
+            return [NotSent(request.client_id, "its deadline has passed") for request in requests]
         return await self._outcomes([self._place(request) for request in requests])
 
     async def cancel(self, client_ids: Sequence[str]) -> list[Outcome]:
@@ -113,6 +116,7 @@ class PaperExchange(PaperDesk):
     """
 
     name = "paper"
+    absent_after_ms = 0
     rules: PaperRules
 
     async def instruments(self) -> list[Instrument]:
@@ -156,6 +160,13 @@ class PaperExchange(PaperDesk):
     async def fills(self, since_ms: int) -> list[Fill]:
         """Return trades from `since_ms` on, oldest first."""
         return [trade.fill(self.instrument) for trade in trades(self.ledger, since_ms)]
+
+    async def fundings(self, since_ms: int) -> list[Funding]:
+        """Return funding payments from `since_ms` on, oldest first."""
+        rows = self.ledger.db.execute("SELECT * FROM funding WHERE time_ms >= ? ORDER BY id", (since_ms,))
+        return [
+            Funding(str(number), self.instrument.money(atoms), time_ms) for number, atoms, time_ms in rows
+        ]
 
     async def stream(self) -> AsyncIterator[StreamEvent]:
         """Yield events as they are delivered, until the exchange is closed; do not `drain` beside it."""

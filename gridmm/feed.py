@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from .rules import speed_of
 from .tape import Row, Tape
 
 # %% ../nbs/reference/44_feed.ipynb #c007
@@ -281,12 +282,7 @@ class Pace:
         sleep: Callable[[float], Awaitable[None]],
         longest_ms: int = 5_000,
     ) -> None:
-        try:
-            self._speed = None if speed == "max" else Fraction(speed)
-        except (ValueError, ZeroDivisionError):
-            self._speed = Fraction(0)
-        if self._speed is not None and self._speed <= 0:
-            raise ValueError(f"speed was {speed!r}: must be 'max' or a number above 0")
+        self._speed = speed_of(speed)
         self._clock_ms, self._sleep = clock_ms, sleep
         self._zero: Fraction | None = None  # what the clock showed at market time 0
         self._longest = Fraction(longest_ms)

@@ -47,6 +47,7 @@ class Account(IntEnum):
 
     FUNDING = 1  # ARG = id, ARG2 = signed atoms, received is positive
     TRANSFER = 2  # ARG = id, ARG2 = signed atoms, deposited is positive
+    START = 3  # ARG = quote atoms, ARG2 = base atoms: what the account held before the first order
 
 
 class Ev(IntEnum):
@@ -267,15 +268,24 @@ class Var(IntEnum):
     UNSOLICITED = 60
     STREAK = 61  # rejects in the running window
     EXITING = 62  # 1 risk has asked to flatten
+    ERRORS = 63  # commands without an answer, or not sent, in the running window
+    # the account before the first order, and what of it was adopted
+    START_QUOTE = 64
+    START_BASE = 65
+    ADOPTED = 66  # signed lots
+    # lengths that the rings were written with: with others they mean nothing
+    ATR_LENGTH = 67
+    REF_LENGTH = 68
+    SPIKE_LENGTH = 69
     # times
-    NOW_MS = 63
-    PRICE_MS = 64
-    EPOCH_MS = 65
-    CANDLE_MS = 66
-    SIGN_MS = 67
-    TOKENS_MS = 68
-    DRAWDOWN_MS = 69
-    STREAK_MS = 70
+    NOW_MS = 70
+    PRICE_MS = 71
+    EPOCH_MS = 72
+    CANDLE_MS = 73
+    SIGN_MS = 74
+    TOKENS_MS = 75
+    DRAWDOWN_MS = 76
+    STREAK_MS = 77
 
 
 HASHED_VARS = int(Var.NOW_MS)
@@ -297,50 +307,49 @@ class Par(IntEnum):
     CAP_PPM = 9  # cap as a multiple of base
     FEE_FLOOR_PPM = 10  # floor as a multiple of the one-way fee
     MAKER_PPM = 11
-    TAKER_PPM = 12
-    CHANGE_PCT = 13
-    DWELL_MS = 14
-    ATR_LENGTH = 15
-    REF_LENGTH = 16
-    SKEW_PPM = 17
-    MAX_LOTS = 18  # max_position
-    GROSS_LOTS = 19
-    CELL_ATOMS = 20  # quote notional of a cell
-    MIN_LOTS = 21
-    MIN_ATOMS = 22  # minimum notional
-    PRICE_MIN = 23
-    PRICE_MAX = 24
-    HALF_ATOMS = 25  # value of half a tick of one lot
-    STOP_LOSS = 26  # atoms, 0 off
-    TAKE_PROFIT = 27
-    EXIT_FLATTEN = 28  # stop loss and take profit: 1 flatten, 0 hold
-    TREND_PPM = 29  # trend_factor, 0 off
-    TREND_WINDOW = 30  # level moves
-    TREND_ENTER_PPM = 31  # variance ratio that switches on
-    TREND_LEAVE_PPM = 32
-    FLIP_DWELL_MS = 33
-    REPRICE_DWELL_MS = 34
-    SLIPPAGE_TICKS = 35
-    CLOSE_MAY_TAKE = 36
-    MAX_ORDERS = 37  # exchange's limit of open orders that we use
-    MAX_EPOCHS = 38
-    BACKOFF_MS = 39
-    BACKOFF_MAX_MS = 40
-    QUERY_AFTER_MS = 41
-    RATE_MILLI = 42  # actions per second, thousandths; 0 unlimited
-    BURST_MILLI = 43
-    ALLOW_LOSING = 44
-    DRAWDOWN_HOLD_MS = 45
-    REARM_MS = 46
-    SPOT_SHORT_COVER = 47  # REDUCE_ONLY on spot: may buy back what shorts sold
-    SPIKE_ANY = 48
-    SPIKE_DROP_PPM = 49
-    SPIKE_LENGTH = 50
-    TARGET_LOTS = 51  # q*: the inventory that the skew steers to, beyond the seed
-    MONITORED = 52
-    BASE_LOT_ATOMS = 53  # base atoms of one lot
-    STREAK_WINDOW_MS = 54
-    LIMITS = 55  # from here one limit per Trigger, 0 off
+    CHANGE_PCT = 12
+    DWELL_MS = 13
+    ATR_LENGTH = 14
+    REF_LENGTH = 15
+    SKEW_PPM = 16
+    MAX_LOTS = 17  # max_position
+    GROSS_LOTS = 18
+    CELL_ATOMS = 19  # quote notional of a cell
+    MIN_LOTS = 20
+    MIN_ATOMS = 21  # minimum notional
+    PRICE_MIN = 22
+    PRICE_MAX = 23
+    HALF_ATOMS = 24  # value of half a tick of one lot
+    STOP_LOSS = 25  # atoms, 0 off
+    TAKE_PROFIT = 26
+    EXIT_FLATTEN = 27  # stop loss and take profit: 1 flatten, 0 hold
+    TREND_PPM = 28  # trend_factor, 0 off
+    TREND_WINDOW = 29  # level moves
+    TREND_ENTER_PPM = 30  # variance ratio that switches on
+    TREND_LEAVE_PPM = 31
+    FLIP_DWELL_MS = 32
+    REPRICE_DWELL_MS = 33
+    SLIPPAGE_TICKS = 34
+    CLOSE_MAY_TAKE = 35
+    MAX_ORDERS = 36  # exchange's limit of open orders that we use
+    MAX_EPOCHS = 37
+    BACKOFF_MS = 38
+    BACKOFF_MAX_MS = 39
+    QUERY_AFTER_MS = 40
+    RATE_MILLI = 41  # actions per second, thousandths; 0 unlimited
+    BURST_MILLI = 42
+    ALLOW_LOSING = 43
+    DRAWDOWN_HOLD_MS = 44
+    REARM_MS = 45
+    SPOT_SHORT_COVER = 46  # REDUCE_ONLY on spot: may buy back what shorts sold
+    SPIKE_ANY = 47
+    SPIKE_DROP_PPM = 48
+    SPIKE_LENGTH = 49
+    TARGET_LOTS = 50  # q*: the inventory that the skew steers to, beyond the seed
+    MONITORED = 51
+    BASE_LOT_ATOMS = 52  # base atoms of one lot
+    STREAK_WINDOW_MS = 53
+    LIMITS = 54  # from here one limit per Trigger, 0 off
 
 
 PAR_SIZE = int(Par.LIMITS) + len(Trigger) * 2  # the second half: Risk mode that each trigger sets

@@ -34,6 +34,8 @@ class Meta:
         event_sequence: Number of the last event applied, as the event log counts; 0 where no log is kept.
         code_version: Version of the program.
         config_hash: Hash of the configuration in force.
+        max_lots: Largest net position in either direction; 0 where no session has said it.
+        target_lots: Net position that counts as even.
         ids: Names of orders by sequence number.
         stray_ids: Names of strays by sequence number; apart, since a stray may carry the number of another order.
         kept: Messages already made, for `to_state` alone.
@@ -47,6 +49,8 @@ class Meta:
     event_sequence: int = 0
     code_version: str = ""
     config_hash: str = ""
+    max_lots: int = 0
+    target_lots: int = 0
     ids: dict[int, Ids] = field(default_factory=dict)
     stray_ids: dict[int, Ids] = field(default_factory=dict)
     kept: dict[tuple, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -61,10 +65,10 @@ class Meta:
             ids = self.ids[sequence] = Ids(client_id)
         return ids
 
-    def acknowledge(self, sequence: int, exchange_id: str) -> None:
+    def acknowledge(self, sequence: int, client_id: str, exchange_id: str) -> None:
         """Remember what the exchange calls an order of ours."""
-        if sequence in self.ids:
-            self.ids[sequence] = self.ids[sequence]._replace(exchange_id=exchange_id)
+        if self.ids.get(sequence) == Ids(client_id):
+            self.ids[sequence] = Ids(client_id, exchange_id)
 
     def prune(self, core: Core) -> None:
         """Forget the names of orders that the core has forgotten."""

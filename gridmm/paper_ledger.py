@@ -8,7 +8,8 @@ __all__ = ['LEDGER_VERSION', 'Entry', 'Trade', 'Changes', 'Ledger', 'save', 'res
 # %% ../nbs/reference/47_paper_ledger.ipynb #c002
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from .errors import Fenced, StateError, StoreUnreachable, UnknownVersion, WrongSymbol
 from .exchange import Fill, OrderReport
 from .paper_account import Sum, Venue
+from .tables import ANOTHER, damaged, private
 from .units import Instrument, plain
 
 # %% ../nbs/reference/47_paper_ledger.ipynb #c007
@@ -92,6 +94,32 @@ class Changes:
     trades: list[Trade] = field(default_factory=list)
     funding: list[tuple[int, int, int]] = field(default_factory=list)  # id, atoms, time
 
+# %% ../nbs/reference/47_paper_ledger.ipynb #c101
+_MEND = (
+    "Keep this file and put a good copy of it and of the database beside it in their place, or start again with "
+    "--fresh, which sets both aside"
+)
+
+
+def _broken(path: Path | None, cause: str) -> StateError:
+    """Return the refusal of a ledger that cannot be trusted."""
+    return StateError("the paper ledger is damaged", cause, _MEND, str(path or ""))
+
+
+@contextmanager
+def _one_line(
+    path: Path | None,
+    what: str = "the paper ledger cannot be opened",
+    todo: str = "Check that its folder exists, and that no other process locks it and it can be written",
+) -> Iterator[None]:
+    """Turn errors of SQLite and of the file system into ours."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        if damaged(cause := str(getattr(error, "strerror", None) or error)):
+            raise _broken(path, cause) from error
+        raise StoreUnreachable(what, cause, todo, str(path or "")) from error
+
 # %% ../nbs/reference/47_paper_ledger.ipynb #c011
 LEDGER_VERSION = 1
 _TABLES = (
@@ -131,13 +159,15 @@ class Ledger:
         Raises:
             WrongSymbol: The file belongs to another market.
             UnknownVersion: Another gridmm wrote it.
-            StateError: It was made with other rules or another tape.
-            StoreUnreachable: The file cannot be opened as a ledger.
+            StateError: It was made with other rules or another tape, or it is damaged.
+            StoreUnreachable: The file cannot be opened.
         """
         if synchronous not in ("FULL", "NORMAL", "OFF"):
             raise ValueError(f"synchronous was {synchronous!r}: must be FULL, NORMAL or OFF")
         self.path, self.commits = path, 0
-        try:
+        with _one_line(path):
+            if path is not None:
+                private(path)
             self.db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
             try:
                 self.db.execute("PRAGMA journal_mode=WAL")
@@ -146,11 +176,33 @@ class Ledger:
             except BaseException:
                 self.db.close()
                 raise
-        except sqlite3.Error as error:
-            todo = "Give another file, or mend the rights of its folder"
-            raise StoreUnreachable(
-                "the paper ledger cannot be opened", str(error), todo, str(path)
-            ) from error
+
+# %% ../nbs/reference/47_paper_ledger.ipynb #c102
+_PARAMETERS = {
+    "quote": "equity in [paper]",
+    "base": "base in [paper]",
+    "leverage": "leverage in [paper]",
+    "latency_ms": "latency in [paper]",
+    "response_ms": "latency in [paper]",
+    "fee_in_base": "fee_asset in [paper]",
+    "maker_fee_ppm": "maker_fee in [instrument]",
+    "taker_fee_ppm": "taker_fee in [instrument]",
+    **{
+        name: f"{name} in [instrument]"
+        for name in ("market", "tick", "lot", "min_quantity", "min_notional", "multiplier")
+    },
+}
+
+
+def _said(name: str, value: str) -> str:
+    """Return a part of a ledger's identity as the configuration names and writes it."""
+    if name.endswith("_ppm"):
+        value = f"{plain(Decimal(value) / 100)} bps"
+    elif name.endswith("_ms"):
+        value = f"{value} ms"
+    elif name == "fee_in_base":
+        value = "base" if value == "True" else "quote"
+    return f"{_PARAMETERS.get(name, name)} = {value}"
 
 # %% ../nbs/reference/47_paper_ledger.ipynb #c013
 def _begin(db: sqlite3.Connection, identity: Mapping[str, str], where: str) -> None:
@@ -162,17 +214,34 @@ def _begin(db: sqlite3.Connection, identity: Mapping[str, str], where: str) -> N
                 db.execute(statement)
             db.executemany("INSERT INTO meta VALUES (?, ?)", identity.items())
         found = dict(db.execute("SELECT name, value FROM meta"))
-    if found["version"] != identity["version"]:
+    if found.get("version") != identity["version"]:
         what, why = (
-            f"the paper ledger has format {found['version']}",
+            f"the paper ledger has format {found.get('version')}",
             f"this gridmm knows {identity['version']}",
         )
-        raise UnknownVersion(what, why, "Use the gridmm that made it, or start with a new file", where)
-    for name, value in identity.items():
-        if found.get(name) != value:
-            kind = WrongSymbol if name == "symbol" else StateError
-            what, why = f"the paper ledger was made with {name} {found.get(name)!r}", f"it is now {value!r}"
-            raise kind(what, why, "Go back to what it was, or start with a new file", where)
+        todo = f"Use the gridmm that made it, or {ANOTHER[0].lower()}{ANOTHER[1:]}"
+        raise UnknownVersion(what, why, todo, where)
+    if found.get("symbol") != identity.get("symbol"):
+        what, why = (
+            f"the paper ledger is of {found.get('symbol')}",
+            f"this grid trades {identity.get('symbol')}",
+        )
+        raise WrongSymbol(what, why, ANOTHER, where)
+    if found.get("tape") != identity.get("tape"):
+        why = (
+            "--feed, market, bar_path or volume in [feed], or tick or lot in [instrument] is not what it was"
+        )
+        raise StateError("the paper ledger was begun on other prices", why, ANOTHER, where)
+    other = [name for name, value in identity.items() if found.get(name) != value]
+    if other:
+        was, now = (
+            ", ".join(dict.fromkeys(_said(name, of.get(name, "none")) for name in other))
+            for of in (found, identity)
+        )
+        todo = f"Put the old values back, or {ANOTHER[0].lower()}{ANOTHER[1:]}"
+        raise StateError(
+            f"the paper ledger was begun with {was}", f"the configuration says {now}", todo, where
+        )
 
 # %% ../nbs/reference/47_paper_ledger.ipynb #c016
 def save(ledger: Ledger, venue: Venue, changes: Changes) -> None:
@@ -180,41 +249,55 @@ def save(ledger: Ledger, venue: Venue, changes: Changes) -> None:
 
     Raises:
         Fenced: Another process has written to this ledger; nothing was saved.
+        StateError: The file is damaged.
         StoreUnreachable: The file could not be written; nothing was saved.
     """
     v, db = venue.v, ledger.db
     rests, wires = int(v[Sum.ORDERS]), int(v[Sum.REQUESTS])
     tables = (v.tobytes(), venue.orders[:, :rests].tobytes(), venue.requests[:, :wires].tobytes())
-    try:
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            saved = db.execute(
-                "UPDATE progress SET commits = commits + 1, next_row = ?, sums = ?, orders = ?, requests = ? "
-                "WHERE commits = ?",
-                (int(v[Sum.ROW]), *tables, ledger.commits),
-            )
-            if saved.rowcount != 1:
-                what, why = "the paper ledger has moved on", "another process plays on it"
-                raise Fenced(what, why, "Stop one of the two", str(ledger.path))
-            rows = [entry.row() for entry in changes.entries.values()]
-            db.executemany("INSERT OR REPLACE INTO orders VALUES (?,?,?,?,?,?,?,?,?)", rows)
-            db.executemany("INSERT INTO fills VALUES (?,?,?,?,?,?,?,?,?,?)", changes.trades)
-            db.executemany("INSERT INTO funding VALUES (?,?,?)", changes.funding)
-    except sqlite3.Error as error:
-        todo = "Make room on its disk, then start again"
-        raise StoreUnreachable(
-            "the paper ledger cannot be written", str(error), todo, str(ledger.path)
-        ) from error
+    full = "the paper ledger cannot be written", "Make room on its disk, then start again"
+    with _one_line(ledger.path, *full), db:
+        db.execute("BEGIN IMMEDIATE")
+        saved = db.execute(
+            "UPDATE progress SET commits = commits + 1, next_row = ?, sums = ?, orders = ?, requests = ? "
+            "WHERE commits = ?",
+            (int(v[Sum.ROW]), *tables, ledger.commits),
+        )
+        if saved.rowcount != 1:
+            what, why = "the paper ledger has moved on", "another process plays on it"
+            raise Fenced(what, why, "Stop one of the two", str(ledger.path))
+        rows = [entry.row() for entry in changes.entries.values()]
+        db.executemany("INSERT OR REPLACE INTO orders VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        db.executemany("INSERT INTO fills VALUES (?,?,?,?,?,?,?,?,?,?)", changes.trades)
+        db.executemany("INSERT INTO funding VALUES (?,?,?)", changes.funding)
     ledger.commits += 1
 
 
 def restore(ledger: Ledger, venue: Venue) -> None:
-    """Fill `venue` with what was committed last, if anything was."""
-    commits, *blobs = ledger.db.execute("SELECT commits, sums, orders, requests FROM progress").fetchone()
-    ledger.commits = commits
-    if commits == 0:
-        return
-    sums, orders, requests = (np.frombuffer(blob, dtype=np.int64) for blob in blobs)
+    """Fill `venue` with what was committed last, if anything was.
+
+    Raises:
+        StateError: What was committed does not make sense; the ledger is closed.
+        StoreUnreachable: It cannot be read now; the ledger is closed.
+    """
+    try:
+        with _one_line(ledger.path):
+            row = ledger.db.execute("SELECT commits, sums, orders, requests FROM progress").fetchone()
+        if row is None:
+            raise _broken(ledger.path, "nothing says how far it came")
+        ledger.commits, *blobs = row
+        if ledger.commits:
+            _fill(venue, *(np.frombuffer(blob, dtype=np.int64) for blob in blobs))
+    except ValueError as error:
+        ledger.db.close()
+        raise _broken(ledger.path, f"its tables do not fit: {error}") from error
+    except (StateError, StoreUnreachable):
+        ledger.db.close()
+        raise
+
+
+def _fill(venue: Venue, sums: np.ndarray, orders: np.ndarray, requests: np.ndarray) -> None:
+    """Write saved tables into a venue."""
     venue.v[:] = sums
     for table, cells in ((venue.orders, orders), (venue.requests, requests)):
         columns = cells.reshape(len(table), -1)
@@ -223,7 +306,8 @@ def restore(ledger: Ledger, venue: Venue) -> None:
 # %% ../nbs/reference/47_paper_ledger.ipynb #c020
 def entries(ledger: Ledger, where: str, *values: object) -> list[Entry]:
     """Return orders; `where` is the rest of the SQL query."""
-    rows = ledger.db.execute(f"SELECT * FROM orders {where}", values)
+    with _one_line(ledger.path):
+        rows = ledger.db.execute(f"SELECT * FROM orders {where}", values).fetchall()
     return [
         Entry(key, client_id, side, Decimal(p), Decimal(q), *rest)
         for key, client_id, side, p, q, *rest in rows
@@ -232,7 +316,10 @@ def entries(ledger: Ledger, where: str, *values: object) -> list[Entry]:
 
 def trades(ledger: Ledger, since_ms: int) -> list[Trade]:
     """Return trades from `since_ms` on, oldest first."""
-    rows = ledger.db.execute("SELECT * FROM fills WHERE time_ms >= ? ORDER BY trade_id", (since_ms,))
+    with _one_line(ledger.path):
+        rows = ledger.db.execute(
+            "SELECT * FROM fills WHERE time_ms >= ? ORDER BY trade_id", (since_ms,)
+        ).fetchall()
     return [Trade(*row) for row in rows]
 
 

@@ -6,15 +6,14 @@
 __all__ = ['instrument_of', 'par_vector']
 
 # %% ../nbs/reference/33_parameters.ipynb #c002
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, Decimal
 
 import numpy as np
 
 from .amounts import Measure
 from .errors import ConfigError
 from .layout import PAR_SIZE, Par
-from .rules import interval_rule
-from .schema import text_of
+from .rules import cell_rule, interval_rule, tick_rule
 from .settings import BaseTrip, CountTrip, FactorTrip, MoneyTrip, Settings, ShareTrip, TimeTrip, Trip
 from .units import Instrument, plain
 from .vocabulary import Mode, Risk, Trigger
@@ -127,7 +126,7 @@ def _limit(trip: Trip, instrument: Instrument, equity: Decimal) -> int:
         case MoneyTrip():
             return _atoms(instrument, trip.limit, equity)
         case BaseTrip():
-            return -int(-trip.limit.scaleb(instrument.base_digits) // 1)
+            return int(trip.limit.scaleb(instrument.base_digits).to_integral_value(ROUND_CEILING))
     raise TypeError(f"{type(trip).__name__} has no unit: add it to _limit")
 
 
@@ -157,9 +156,10 @@ def _fill_orders(par: np.ndarray, settings: Settings, instrument: Instrument, pr
     """Write what `[execution]` and the instrument say."""
     execution = settings.execution
     par[Par.SPOT] = instrument.market == "spot"
-    par[Par.MAKER_PPM], par[Par.TAKER_PPM] = instrument.maker_fee_ppm, instrument.taker_fee_ppm
+    par[Par.MAKER_PPM] = instrument.maker_fee_ppm
     par[Par.HALF_ATOMS], par[Par.BASE_LOT_ATOMS] = instrument.half_atoms, instrument.base_lot_atoms
-    par[Par.MIN_LOTS] = max(1, -int(-instrument.min_quantity // instrument.lot))
+    least = (instrument.min_quantity / instrument.lot).to_integral_value(ROUND_CEILING)
+    par[Par.MIN_LOTS] = max(1, int(least))
     par[Par.MIN_ATOMS] = instrument.atoms(instrument.min_notional)
     par[Par.REPRICE_DWELL_MS] = execution.reprice_dwell
     par[Par.SLIPPAGE_TICKS] = max(1, _step(instrument, execution.max_slippage, price))
@@ -189,6 +189,12 @@ def par_vector(settings: Settings, instrument: Instrument, *, equity: Decimal, p
     if price <= 0 or equity <= 0:
         what = f"equity {plain(equity)} at a price of {plain(price)}"
         raise ConfigError(what, "both must be above zero", "Fund the account, or correct [paper] equity")
+    judged = (
+        *(list(tick_rule(settings)) or interval_rule(settings, price)),
+        *cell_rule(settings, price, equity),
+    )
+    if refused := [found.problem for found in judged if not found.warning]:
+        raise ConfigError.of(refused)
     try:
         _fill_grid(par, settings, instrument, equity, price)
         _fill_sizes(par, settings, instrument, equity, price)
@@ -200,27 +206,4 @@ def par_vector(settings: Settings, instrument: Instrument, *, equity: Decimal, p
         raise ConfigError(
             what, str(error), "Correct the amount in [grid], or the tick and lot in [instrument]"
         ) from error
-    losing = [found.problem for found in interval_rule(settings, price) if not found.warning]
-    if losing:
-        raise ConfigError.of(losing)
-    _refuse_empty(par, settings, instrument, price)
     return par
-
-
-def _refuse_empty(par: np.ndarray, settings: Settings, instrument: Instrument, price: Decimal) -> None:
-    """Refuse a grid of which not one cell could ever open."""
-    lot_value = price * instrument.lot * instrument.multiplier
-    cell = int((instrument.money(int(par[Par.CELL_ATOMS])) / lot_value).to_integral_value(ROUND_FLOOR))
-    least = max(int(par[Par.MIN_LOTS]), int(-(-instrument.min_notional // lot_value)))
-    if cell < least:
-        raise ConfigError(
-            f"order_notional = {text_of(settings, 'grid.order_notional')}",
-            f"at {plain(price)} it is {cell} lots, and the smallest order is {least} ({plain(least * lot_value)})",
-            f"Set order_notional to at least {plain((least * lot_value).quantize(Decimal('0.01')))} in [grid]",
-        )
-    if par[Par.MAX_LOTS] < cell:
-        raise ConfigError(
-            f"max_position = {text_of(settings, 'grid.max_position')}",
-            f"at {plain(price)} it is {par[Par.MAX_LOTS]} lots, less than one cell of {cell}",
-            "Raise max_position or lower order_notional in [grid]",
-        )

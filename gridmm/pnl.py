@@ -97,8 +97,11 @@ def ledger_trade(core, par, ev):
 
 @compiled
 def fold_account(core, ev):
-    """Take funding or a transfer, once per id, into the parts and the ledger."""
+    """Take funding or a transfer, once per id, into the parts and the ledger; or what the account began with."""
     v = core.v
+    if ev[Ev.CODE] == Account.START:
+        v[Var.START_QUOTE], v[Var.START_BASE] = ev[Ev.ARG], ev[Ev.ARG2]
+        return
     if not is_new(core.fundings, v[Var.FUNDINGS], ev[Ev.ARG]):
         return
     core.fundings[v[Var.FUNDINGS] % MAX_TRADES] = ev[Ev.ARG]

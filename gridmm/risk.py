@@ -67,13 +67,14 @@ def measure_equity(core, par):
 
 @compiled
 def measure_streams(core, par):
-    """Write the values of ATR_SPIKE, STALE_PRICE, REJECTS and LOSING_EXITS."""
+    """Write the values of ATR_SPIKE, STALE_PRICE, REJECTS, ERRORS and LOSING_EXITS."""
     v, r = core.v, core.risk
     r[Trip.VALUE, Trigger.ATR_SPIKE] = v[Var.ATR] * MILLION // v[Var.ATR_REF] if v[Var.ATR_REF] > 0 else 0
     r[Trip.VALUE, Trigger.STALE_PRICE] = v[Var.NOW_MS] - v[Var.PRICE_MS] if v[Var.PRICE_MS] > 0 else 0
     if v[Var.NOW_MS] - v[Var.STREAK_MS] >= par[Par.STREAK_WINDOW_MS]:
-        v[Var.STREAK], v[Var.STREAK_MS] = 0, v[Var.NOW_MS]
-    r[Trip.VALUE, Trigger.REJECTS] = v[Var.STREAK]
+        v[Var.STREAK] = v[Var.ERRORS] = 0
+        v[Var.STREAK_MS] = v[Var.NOW_MS]
+    r[Trip.VALUE, Trigger.REJECTS], r[Trip.VALUE, Trigger.ERRORS] = v[Var.STREAK], v[Var.ERRORS]
     r[Trip.VALUE, Trigger.LOSING_EXITS] = v[Var.LOSING_EXITS] - r[Trip.COUNT, Trigger.LOSING_EXITS]
 
 # %% ../nbs/design/18_risk.ipynb #c008

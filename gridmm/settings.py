@@ -294,10 +294,12 @@ class Feed(Section):
     source: Text = param("demo", "`demo`, or `tape:PATH`.", change="start")
     speed: Text = param("max", "`max`, or how many times faster than the market.", change="start")
     bar_path: Literal["pessimistic", "ohlc", "olhc"] = param(
-        "pessimistic", "Order of the prices inside a bar of a tape.", "pessimistic: against what is open", "start")
+        "pessimistic", "Order of the prices inside a bar of a tape: ohlc high first, olhc low first, pessimistic the shorter "
+        "path of each bar (low first where it closes above its open, else high first).",
+        "the shorter path crosses the fewest levels", "start")
     volume: Literal["base", "quote"] = param("base", "Currency of a tape's quantities.", change="start")
     market: Count = param(1, "Which invented market the demo plays.", "another number, another story", "start", low=0, high=4294967295)
-    duration: Time = param("0 s", "Market time after which the session stops.", "0 plays to the end", "start", high="3650 d")
+    duration: Time = param("0 s", "Market time after which the session stops.", "0 is no limit: a tape plays to its end, the demo has none", "start", high="3650 d")
 
 
 class Stopping(Section):

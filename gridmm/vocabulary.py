@@ -101,7 +101,6 @@ class Reason(IntEnum):
     ORDER_LIMIT = 28
     CAPACITY = 29
     REPRICE = 30
-    NOT_WANTED = 31
     FUNDS = 32
     FILTER = 33
     RATE_LIMIT = 34

@@ -6,6 +6,7 @@
 __all__ = ['WHY', 'event', 'price_event', 'trade_key', 'Words']
 
 # %% ../nbs/reference/50_words.ipynb #c002
+from decimal import ROUND_CEILING
 from hashlib import blake2b
 
 import numpy as np
@@ -22,6 +23,7 @@ from gridmm.exchange import (
     Outcome,
     Rejected,
     RejectReason,
+    StreamEvent,
 )
 from .layout import EVENT_SIZE, Account, Act, Ev, Kind
 from .units import Instrument
@@ -113,11 +115,29 @@ class Words:
         cells = {"PRICE": ticks, "LOTS": lots, "REPORT": kind, "CUM": cum, "REASON": why}
         return self._about(said.client_id, time_ms, Kind.ORDER, **cells)
 
-    def answer(self, said: OrderReport | Absent, time_ms: int) -> np.ndarray | None:
-        """Return what the answer to a query means."""
-        return (
-            self.absent(said, time_ms) if isinstance(said, Absent) else self.report(said, time_ms, asked=True)
-        )
+    def news(
+        self, said: StreamEvent | Absent, time_ms: int, *, asked: bool = False
+    ) -> tuple[np.ndarray, str, str, Fill | None] | None:
+        """Return (event, client id, exchange id, trade) of whatever the exchange says; None where it is not about us.
+
+        Args:
+            said: From the user stream, or the answer to a query.
+            time_ms: Market time.
+            asked: Whether it answers a query.
+        """
+        if isinstance(said, Funding):
+            return self.funding(said, time_ms), "", "", None
+        exchange_id = "" if isinstance(said, Absent) else said.exchange_id
+        if isinstance(said, Fill):
+            ev = self.fill(said, time_ms)
+        else:
+            ev = (
+                self.absent(said, time_ms)
+                if isinstance(said, Absent)
+                else self.report(said, time_ms, asked=asked)
+            )
+        trade = said if isinstance(said, Fill) else None
+        return None if ev is None else (ev, said.client_id, exchange_id, trade)
 
     def absent(self, said: Absent, time_ms: int) -> np.ndarray | None:
         """Return what it means that the exchange does not know an order."""
@@ -146,10 +166,10 @@ class Words:
         return self._about(outcome.client_id, time_ms, Kind.ORDER, REPORT=kind, CUM=-1)
 
     def fill(self, said: Fill, time_ms: int) -> np.ndarray | None:
-        """Return a trade of ours.
+        """Return a trade of ours. A fee in base is rounded up to whole atoms; one in a third asset counts by its value.
 
         Raises:
-            ValueError: The fee was taken in an asset that has no price here.
+            ValueError: The fee was taken in a third asset, and the adapter broke its promise to value it.
         """
         i = self.instrument
         cells = {
@@ -160,11 +180,11 @@ class Words:
         if said.fee == 0 or said.fee_asset == i.quote:
             cells["FEE"] = -i.atoms(-said.fee)
         elif said.fee_asset == i.base:
-            cells["FEE_BASE_ATOMS"] = int(said.fee.scaleb(i.base_digits))
+            cells["FEE_BASE_ATOMS"] = int(said.fee.scaleb(i.base_digits).to_integral_value(ROUND_CEILING))
+        elif said.fee_value is not None:
+            cells["FEE"] = -i.atoms(-said.fee_value)
         else:
-            raise ValueError(
-                f"fee of trade {said.trade_id} was in {said.fee_asset}: only {i.quote} and {i.base} are known"
-            )
+            raise ValueError(f"fee of trade {said.trade_id} was {said.fee} {said.fee_asset} without a value")
         return self._about(said.client_id, time_ms, Kind.FILL, **cells)
 
     def funding(self, said: Funding, time_ms: int) -> np.ndarray:

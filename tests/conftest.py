@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from planted import Project, result
+from postgres import database, postgres, postgres_for_all  # noqa: F401  fixtures for every test file
 from tools.notebooks import ROOT
 
 NOTE = "note"

@@ -23,10 +23,12 @@ Three thoughts keep this finite and leave nothing out.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from core_source import Functions, shipped
@@ -53,8 +55,13 @@ from slot_world import (
     reports,
 )
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a program finds only its own folder there
+
+from tools.results import code_hash, write
+
 Label = tuple[str, int, int, int]
 QUIET, UNSEEN = -1, -2
+STATES = 1_000_000
 
 # What the core is known not to keep; `test_slot_search` holds the story of each.
 NOT_KEPT: frozenset[str] = frozenset()
@@ -592,15 +599,23 @@ def main() -> None:
     """Run the large searches, or the one that is named, and print what they saw."""
     parser = argparse.ArgumentParser(description="Search all that can happen to one slot.")
     parser.add_argument("name", nargs="?", choices=LARGE, help="one search; all where left out")
-    parser.add_argument("--states", type=int, default=1_000_000, help="end each search after so many states")
+    parser.add_argument("--states", type=int, default=STATES, help="end each search after so many states")
     chosen = parser.parse_args()
+    code, searches = code_hash(), {}
     for name, limits in LARGE.items():
         if chosen.name in (None, name):
             start = time.perf_counter()
             found = Search(shipped(), replace(limits, states_max=min(limits.states_max, chosen.states))).run()
-            print(f"{name}: {found}, {time.perf_counter() - start:.0f} s", flush=True)
+            took = time.perf_counter() - start
+            print(f"{name}: {found}, {took:.0f} s", flush=True)
             if found.check:
                 raise SystemExit(f"{found.detail}\n" + "\n".join(map(str, found.path)))
+            searches[name] = {"states": found.states, "edges": found.edges, "complete": found.complete}
+            searches[name] |= {"quiet": found.quiet, "depth": found.depth, "seconds": round(took)}
+    if chosen.name is None:  # a part must not take the place of the whole
+        about = f"Everything that can happen to one slot, to at most {chosen.states:,} states a search; no promise broke."
+        command = "make search" if chosen.states == STATES else f'make search ARGS="--states {chosen.states}"'
+        write("slot_search", about, command, searches, code=code)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +21,10 @@ import pytest
 
 from gridmm import __version__, cli
 from gridmm.cli import run_command
-from gridmm.engine import Receipt
+from gridmm.desk import Receipt
 from gridmm.errors import BadChecksum, ExchangeUnreachable, Exit, Fenced
 
-HEAVY = {"numba", "numpy", "sqlalchemy", "dbos", "ccxt", "aiohttp", "google", "pandas", "plotly"}
+HEAVY = {"numba", "numpy", "sqlalchemy", "dbos", "psycopg", "ccxt", "aiohttp", "google", "pandas", "plotly"}
 RECEIPT: dict[str, Any] = {
     "symbol": "BTC/USDT",
     "open_orders": 0,
@@ -56,8 +57,8 @@ def session(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stand in for the engine: remember what it was asked; `ends` is what it returns or raises."""
     asked: dict[str, Any] = {"ends": Exit.FINISHED}
 
-    def run(config: Any, **how: Any) -> tuple[Receipt, Exit]:
-        asked.update(how, config=config)
+    def run(config: Any, place: Any, **how: Any) -> tuple[Receipt, Exit]:
+        asked.update(how, config=config, **place._asdict())
         if isinstance(asked["ends"], BaseException):
             raise asked["ends"]
         return receipt(), asked["ends"]
@@ -72,7 +73,10 @@ def commands(
     """Yield every command with its words."""
     yield path, command
     if isinstance(command, click.Group):
-        for name, below in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None, name
             yield from commands(below, (*path, name))
 
 
@@ -117,7 +121,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             "rum",
-            r"gridmm rum: no such command. Choose one of config, run, tape, warm-up; see `gridmm --help`.",
+            r"gridmm rum: no such command. Choose one of commands, config, fills, .*, stop, tape, warm-up; see `gridmm --help`.",
         ),
         ("config shw", r"gridmm config shw: no such command. Choose one of check, init, show; see"),
         ("run --confg x", r"gridmm run: .*--confg.*. Did you mean --config\?"),
@@ -131,7 +135,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
             "run --duration soon",
             r'command line --duration: duration = "soon": .* Write a time such as "60 s"',
         ),
-        ("run --fresh", r"--fresh: there is no state without --db. Add --db FILE"),
+        ("run --engine simple --fresh", r"--fresh: there is no state without --db. Add --db FILE"),
         ("config check", r"gridmm.toml: no such file. Write one with"),
         ("config check --price x", r"--price x: the value is not a number. Write a price"),
         ("config check --price 0", r"--price 0: a price is above zero."),
@@ -143,7 +147,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
     ],
 )
-def test_a_slip_is_one_line_with_the_next_step_and_exit_code_2(
+def test_a_slip_isone_line_with_the_next_step_and_exit_code_2(
     words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(words.split()) == 2
@@ -327,8 +331,9 @@ def test_tape_info_writes_a_configuration_that_checks_clean(capsys: pytest.Captu
     assert run_command(["tape", "info", "BTCUSDT-1m.csv", "--write-config", "b.toml"]) == 0
     assert "BTC/USDT" in capsys.readouterr().out
     assert run_command(["config", "check", "b.toml"]) == 0
+    capsys.readouterr()
     assert run_command(["config", "show", "b.toml", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out.partition("\n")[2])
+    rows = json.loads(capsys.readouterr().out)
     assert (rows["instrument.tick"]["value"], rows["feed.source"]["value"]) == (
         '"0.1"',
         '"tape:BTCUSDT-1m.csv"',
@@ -350,7 +355,9 @@ def modules(*words: str) -> tuple[set[str], int]:
     return set(found), int(exit_code)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"], ["rum"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["stop", "--help"], ["--version"], ["rum"]], ids=" ".join
+)
 def test_help_loads_click_and_little_else(words: list[str]) -> None:
     found, _ = modules(*words)
     assert found.isdisjoint(HEAVY | {"pydantic", "rich", "asyncio", "sqlite3"})
@@ -398,6 +405,157 @@ def test_a_screen_is_drawn_in_place_at_most_ten_times_a_second(monkeypatch: pyte
             screen(MagicMock())
         screen.restore()
     assert 1 <= len(drawn) <= 3
+
+
+def test_a_check_at_a_price_says_what_a_run_would_say(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text('[grid]\nmax_position = "50 %"\norder_notional = "0.5 %"\n')
+    assert run_command(["config", "check", "a.toml"]) == 0
+    assert "not judged: what the sizes come to in lots; add --price PRICE" in capsys.readouterr().out
+    assert run_command(["config", "check", "a.toml", "--price", "60000"]) == 2
+    checked = capsys.readouterr().err
+    assert 'a.toml:3: order_notional = "0.5 %": at 60000 it is 0 lots' in checked
+    assert run_command(["run", "--config", "a.toml", "--duration", "60", "--speed", "max"]) == 2
+    assert capsys.readouterr().err == checked
+    Path("a.toml").write_text('[grid]\nmax_position = "50 %"\nstop_loss = "999999999999999"\n')
+    assert run_command(["config", "check", "a.toml"]) == 0
+    assert run_command(["config", "check", "a.toml", "--price", "60000"]) == 2
+    assert "beyond the range of the core" in capsys.readouterr().err
+
+
+def test_a_check_without_a_price_names_the_interval_that_it_could_not_judge(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("a.toml").write_text('[grid]\nmax_position = "1"\nprice_interval = "30"\n')
+    assert run_command(["config", "check", "a.toml"]) == 0
+    out = capsys.readouterr().out
+    assert 'warning: a.toml:3: price_interval = "30" was not judged: ' in out and "Add --price PRICE." in out
+    assert "no problems, 1 warnings" in out
+    assert run_command(["config", "check", "a.toml", "--price", "40000"]) == 0
+    assert "was not judged" not in capsys.readouterr().out
+
+
+def test_a_check_does_not_guess_the_lots_of_a_tape(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text('[grid]\nmax_position = "1"\n[feed]\nsource = "tape:x.csv"\n')
+    assert run_command(["config", "check", "a.toml", "--price", "0.01"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "a.toml:4: the sizes were not judged in lots: lot, min_notional, min_quantity, tick are the tape's"
+        in out
+    )
+
+
+def test_a_folder_in_place_of_a_file_is_named(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert run_command(["run", "--config", "."]) == 2
+    assert capsys.readouterr().err.startswith(f"{folder} is a folder: ")
+
+
+def test_help_says_what_no_duration_means(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["run", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "0 is no limit: a tape plays to its end, the demo until you stop it." in text
+
+
+BARS = "open_time,open,high,low,close,volume\n" + "\n".join(
+    f"{1_640_995_200_000 + 60_000 * minute},{60_000 + 200 * (minute % 2)}.1,60400.5,59800.2,60100.3,1.001"
+    for minute in range(30)
+)
+SESSION = ["run", "--feed", "tape:BTCUSDT-1m.csv", "--db", "grid.db", "--speed", "max", "--json"]
+
+
+def test_a_tape_that_is_over_is_not_quoted_on_again(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("BTCUSDT-1m.csv").write_text(BARS)
+    assert run_command(SESSION) == 0
+    out, err = capsys.readouterr()
+    first = json.loads(out.splitlines()[-1])
+    assert first["fills"] and "over" not in err
+    for _ in range(2):
+        assert run_command(SESSION) == 0
+        out, err = capsys.readouterr()
+        last = json.loads(out.splitlines()[-1])
+        assert err.count("the tape is over since 2022-01-01 00:30:00 UTC: nothing to trade") == 1
+        assert "goes on" not in err and '"action":"place"' not in out
+        assert {name: last[name] for name in ("fills", "open_orders", "position", "pnl")} == {
+            name: first[name] for name in ("fills", "open_orders", "position", "pnl")
+        }
+
+
+def test_another_feed_or_account_on_the_same_files_says_what_differs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("BTCUSDT-1m.csv").write_text(BARS)
+    Path("other_BTCUSDT.csv").write_text(BARS.replace("60400.5", "60401.5"))
+    Path("rich.toml").write_text('[grid]\nmax_position = "50 %"\n[paper]\nequity = "20000"\n')
+    assert run_command(SESSION) == 0
+    capsys.readouterr()
+    assert run_command([*SESSION, "--feed", "tape:other_BTCUSDT.csv"]) == 3
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "grid.db.paper: the paper ledger was begun on other prices: --feed, market," in message
+    assert "--db, or start anew with --fresh" in message
+    assert run_command([*SESSION, "--config", "rich.toml"]) == 3
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "begun with equity in [paper] = 10000: the configuration says equity in [paper] = 20000." in message
+    )
+    assert run_command([*SESSION, "--config", "rich.toml", "--fresh"]) == 0
+
+
+@pytest.mark.parametrize("name", ["grid.db", "grid.db.paper"])
+def test_fresh_begins_anew_beside_a_damaged_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("BTCUSDT-1m.csv").write_text(BARS)
+    assert run_command(SESSION) == 0
+    fills = json.loads(capsys.readouterr().out.splitlines()[-1])["fills"]
+    for where in (0, 4_096):  # a head that is none; then pages that are none below a good head
+        data = Path(name).read_bytes()
+        broken = data[:where] + b"?" * (len(data) - where)
+        Path(name).write_bytes(broken)
+        assert run_command(SESSION) == 3
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert f"{name}" in message and "is damaged" in message and "--fresh" in message, message
+        assert run_command([*SESSION, "--fresh"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out.splitlines()[-1])["fills"] == fills
+        kept = re.search(r"the old state is kept in (grid.db.\d)", err)
+        assert kept and Path(name.replace("grid.db", kept[1])).read_bytes() == broken
+
+
+def test_fresh_sets_aside_a_ledger_that_lost_its_database(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("BTCUSDT-1m.csv").write_text(BARS)
+    assert run_command(SESSION) == 0
+    Path("grid.db").unlink()
+    lost = Path("grid.db.paper").read_bytes()
+    for kept in ("grid.db.1", "grid.db.2"):
+        assert run_command([*SESSION, "--fresh"]) == 0
+        assert f"the old state is kept in {kept}\n" in capsys.readouterr().err
+    assert Path("grid.db.1.paper").read_bytes() == lost and not Path("grid.db.1").exists()
+    Path("grid.db").unlink()
+    assert run_command(SESSION) == 3
+    assert "Put the missing file back, or start with --fresh" in capsys.readouterr().err
+    assert run_command([*SESSION, "--fresh"]) == 0
+
+
+def test_every_file_of_a_session_is_private() -> None:
+    before = os.umask(0)
+    try:
+        Path("BTCUSDT-1m.csv").write_text(BARS)
+        Path("grid.db").touch(0o666)
+        Path("grid.db.paper").touch(0o666)
+        assert run_command(SESSION) == 0
+    finally:
+        os.umask(before)
+    made = [path for path in Path().rglob("grid.db*") if path.is_file()] + list(Path().rglob("*.events/*"))
+    assert {path.name for path in made} >= {"grid.db", "grid.db.paper", "00000001.events"}
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
+    assert Path("grid.db.events").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cell_that_lots_make_smaller_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "--duration", "60", "--speed", "max", "--json"]
+    assert run_command(words) == 0
+    assert "whole lots" not in capsys.readouterr().err, "the demo's own default is nobody's mistake"
+    Path("grid.toml").write_text('[grid]\nmax_position = "50 %"\norder_notional = "1 %"\n')
+    assert run_command([*words, "--config", "grid.toml", "--fresh"]) == 0
+    err = capsys.readouterr().err
+    assert err.count('order_notional = "1 %" is 100, and an order is 59.9978') == 1
 
 
 def test_a_session_runs_resumes_and_starts_anew(capsys: pytest.CaptureFixture[str]) -> None:
@@ -453,3 +611,86 @@ def test_a_cold_start_says_that_it_compiles(
     for words in (True, False):
         run_command(["run"])
         assert ("compiling the decision functions: once for this version" in capsys.readouterr().err) == words
+
+
+def test_without_a_compiler_there_is_nothing_to_warm_up_and_no_mark(
+    session: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert run_command(["warm-up"]) == 0
+    out = capsys.readouterr().out
+    assert "NUMBA_DISABLE_JIT switches the compiler off" in out and "compiled" not in out
+    assert run_command(["run"]) == 0
+    assert "compiling" not in capsys.readouterr().err
+    assert list(tmp_path.rglob("complete")) == [] and "config" in session
+
+
+def aged(folder: Path, seconds: float, complete: bool = True) -> Path:
+    """Make a folder of compiled functions that was last used so many seconds ago."""
+    folder.mkdir(parents=True)
+    (folder / "kernel.nbi").touch()
+    if complete:
+        (folder / "complete").touch()
+        os.utime(folder / "complete", (time.time() - seconds,) * 2)
+    os.utime(folder, (time.time() - seconds,) * 2)
+    return folder
+
+
+def test_a_first_compilation_removes_all_but_the_last_three(
+    session: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
+    root = tmp_path / "gridmm"
+    for day in range(1, 6):
+        aged(root / f"kernels-{day}", 86_400 * day)
+    aged(root / "kernels-begun", 60, complete=False)
+    aged(root / "kernels-broken-off", 86_400, complete=False)
+    aged(root / "old-kernels-9-77", 86_400)
+    aged(root / "mine", 86_400 * 99)
+    assert run_command(["run"]) == 0
+    running = next(
+        path.parent.name for path in root.glob("*/complete") if not (path.parent / "kernel.nbi").exists()
+    )
+    left = {path.name for path in root.iterdir()}
+    assert left == {running, "kernels-1", "kernels-2", "kernels-begun", "mine"}
+    aged(root / "kernels-6", 86_400 * 6)
+    assert run_command(["run"]) == 0
+    assert (root / "kernels-6").exists(), "nothing was compiled, so nothing is tidied"
+
+
+def test_a_folder_in_use_is_recent_and_the_running_one_stays_whatever_its_age(tmp_path: Path) -> None:
+    from gridmm.kernel_cache import kernels, prune
+
+    folders = [aged(tmp_path / f"kernels-{day}", 86_400 * day) for day in range(1, 6)]
+    with kernels(lambda line: None, folders[4] / "complete"):
+        assert prune(folders[3], time.time()) == ["kernels-2", "kernels-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kernels-1", "kernels-4", "kernels-5"]
+
+
+def test_of_two_that_tidy_neither_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gridmm import kernel_cache
+
+    folders = [aged(tmp_path / f"kernels-{day}", 86_400 * day) for day in range(1, 6)]
+    rename = Path.rename
+
+    def slower(path: Path, target: Path) -> Path:
+        if path.name == "kernels-4":
+            rename(path, tmp_path / "gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", slower)
+    assert kernel_cache.prune(folders[0], time.time()) == ["kernels-5"]
+
+
+def test_a_session_whose_folder_was_tidied_away_ends_well(tmp_path: Path) -> None:
+    from gridmm.kernel_cache import kernels
+
+    mark = aged(tmp_path / "kernels-1", 5) / "complete"
+    with kernels(lambda line: None, mark):
+        shutil.rmtree(mark.parent)
+    assert mark.exists()

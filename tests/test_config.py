@@ -6,7 +6,9 @@ import re
 import tomllib
 import traceback
 from collections.abc import Callable
+from contextlib import chdir
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from gridmm.config import (
     REQUIRED,
     Config,
     Secrets,
+    at_price,
     config_hash,
     from_environment,
     lines_of,
@@ -367,8 +370,13 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes, words: st
 def test_a_missing_file_and_a_folder_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no such file. Write one with `gridmm config init"):
         load(tmp_path / "no.toml", environ={})
-    with pytest.raises(ConfigError, match="it cannot be read"):
+    with pytest.raises(
+        ConfigError, match=r"is a folder: a configuration is one file. Name a file in it, such as"
+    ):
         load(tmp_path, environ={})
+    with chdir(tmp_path), pytest.raises(ConfigError) as raised:
+        load(Path(), environ={})
+    assert str(raised.value).startswith(f"{tmp_path} is a folder"), "a path of one dot is lost in a sentence"
 
 
 def test_a_byte_order_mark_is_no_mistake(config: Load) -> None:
@@ -470,5 +478,123 @@ def _nested(key: str, value: object) -> dict[str, object]:
 
 
 def test_the_defaults_pass_every_rule() -> None:
-    assert findings(Settings(), Decimal(60_000)) == []
-    assert speed_of(Settings()) == float("inf")
+    assert findings(Settings()) == []
+    (found,) = findings(Settings(), Decimal(60_000))
+    assert found.warning and found.key == "grid.order_notional"
+    assert findings(Settings(), Decimal(50_000)) == []  # two lots of 50 are the 100 that were asked for
+
+
+@pytest.mark.parametrize(
+    ("text", "speed"),
+    [("max", None), ("60", Fraction(60)), ("0.1", Fraction(1, 10)), (" 2.5 ", Fraction(5, 2))],
+)
+def test_a_speed_is_read_exactly(text: str, speed: Fraction | None) -> None:
+    assert speed_of(text) == speed
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1e3", "1/3", "inf", "nan", "", "fast", "MAX"])
+def test_a_speed_that_is_none_is_refused_where_it_is_written(config: Load, text: str) -> None:
+    with pytest.raises(ValueError, match="must be 'max' or a number above 0"):
+        speed_of(text)
+    assert "it is neither max nor a number" in refusal(config, f"[grid]\n{CAP}[feed]\nspeed = '{text}'\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("price_interval = '0.002'", 'less than two ticks of 0.1. Did you mean "20 bps" (0.2 %)?'),
+        ("price_interval = '0.0025'", 'Did you mean "25 bps" (0.25 %)?'),
+        (
+            "price_interval = 0.00000001",
+            'Set price_interval to at least 0.2 in [grid], or to a share such as "20 bps"',
+        ),
+        ("price_interval = '0.1'", "Set price_interval to at least 0.2 in [grid]"),
+        (
+            "price_interval = '24.05'",
+            "it is not a multiple of the tick 0.1. Set price_interval to 24.1 in [grid]",
+        ),
+    ],
+)
+@pytest.mark.parametrize("price", [None, Decimal(60_000)])
+def test_an_interval_that_lost_its_unit_is_named_once_with_the_share(
+    config: Load, text: str, words: str, price: Decimal | None
+) -> None:
+    message = refusal(config, f"[grid]\n{CAP}{text}\n", price=price)
+    assert words in message
+    assert len(message.splitlines()) == 1
+
+
+def test_the_ticks_and_lots_of_a_tape_are_not_guessed(config: Load) -> None:
+    text = f"[grid]\n{CAP}price_interval = '0.000002'\norder_notional = 2\n[feed]\nsource = 'tape:x.csv'\n"
+    loaded = config(text)
+    ether = Instrument("XRP/ETH", "spot", Decimal("0.0000001"), Decimal(1), min_notional=Decimal("0.01"))
+    assert on_market(loaded, ether, "tape x.csv").warnings == ()
+    coarse = Instrument("XRP/ETH", "spot", Decimal("0.01"), Decimal(1))
+    with pytest.raises(ConfigError, match=r"gridmm.toml:3: price_interval .* less than two ticks of 0.01"):
+        on_market(loaded, coarse, "tape x.csv")
+    assert "less than two ticks" in refusal(config, text + "[instrument]\ntick = '0.01'\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "order_notional = 40",
+            'gridmm.toml:3: order_notional = "40": at 60000 it is 0 lots, and the smallest order is 1',
+        ),
+        ("max_position = '0.001'\norder_notional = 180", "it is 1 lots, less than one cell of 3"),
+        ("[instrument]\nmin_notional = 110", "it is 1 lots, and the smallest order is 2 (120)"),
+        ("[instrument]\nmin_quantity = '0.0015'", "it is 1 lots, and the smallest order is 2 (120)"),
+    ],
+)
+def test_at_a_price_a_file_is_judged_in_lots(config: Load, text: str, words: str) -> None:
+    text = f"[grid]\n{text}\n" if "max_position" in text else f"[grid]\n{CAP}{text}\n"
+    if "min_notional" not in text:
+        assert config(text)
+    assert words in refusal(config, text, price=Decimal(60_000))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "order_notional = '0.01 %'",
+            "of an equity of 10000 it is 1, and the smallest order of BTC/USDT:USDT is 5",
+        ),
+        (
+            "max_position = '0.0005'",
+            "the smallest order of BTC/USDT:USDT is 0.001, so nothing would ever open",
+        ),
+        (
+            "order_notional = 200\nmax_position = '1 %'",
+            "of an equity of 10000 it is 100, less than one cell of 200",
+        ),
+    ],
+)
+def test_what_needs_no_price_is_judged_without_one(config: Load, text: str, words: str) -> None:
+    cap = "" if "max_position" in text else CAP
+    assert words in refusal(config, f"[grid]\n{cap}{text}\n")
+
+
+@pytest.mark.parametrize(("notional", "warned"), [("100", True), ("66", False), ("67", True), ("120", False)])
+def test_a_cell_that_lots_make_much_smaller_is_named_with_both_sizes(
+    config: Load, notional: str, warned: bool
+) -> None:
+    loaded = config(f"[grid]\n{CAP}order_notional = {notional}\n")
+    assert loaded.warnings == ()
+    warnings = [str(warning) for warning in at_price(loaded, Decimal(60_000)).warnings]
+    assert len(warnings) == warned
+    if warned:
+        assert (
+            f'gridmm.toml:3: order_notional = "{notional}" is {notional}, and an order is 60:' in warnings[0]
+        )
+
+
+def test_a_default_that_does_not_fit_is_placed_by_file_and_table(config: Load) -> None:
+    message = refusal(config, f"[grid]\n{CAP}grid_size = 50\n")
+    assert message.startswith("gridmm.toml, default in [execution]: max_open_orders = 100: ")
+    with pytest.raises(ConfigError, match=r"^default in \[execution\]: max_open_orders"):
+        load(environ={"GRIDMM_GRID__GRID_SIZE": "50"})
+    coarse = Instrument("BTC/USDT:USDT", "perpetual", Decimal("0.1"), Decimal("0.1"))
+    with pytest.raises(ConfigError, match=r"^gridmm.toml, default in \[grid\]: order_notional"):
+        on_market(config(f"[grid]\n{CAP}"), coarse, "tape", Decimal(60_000))

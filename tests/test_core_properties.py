@@ -77,7 +77,7 @@ def setups(draw: Any, *, wild: bool = True) -> tuple[np.ndarray, int, int, bool]
         "MODE": mode, "SPOT": spot, "BUYS": draw(st.sampled_from(sizes)), "SELLS": draw(st.sampled_from(sizes)),
         "GEOMETRIC": geometric, "BASE": ticks, "HALF_ATOMS": draw(st.sampled_from((1, 5, 5_000))),
         "MAX_LOTS": cap, "GROSS_LOTS": 2 * cap, "SKEW_PPM": draw(st.sampled_from((0, 0, MILLION // 2, MILLION))),
-        "MAKER_PPM": draw(st.sampled_from((-100, 0, 0, 50, 200))), "TAKER_PPM": 500,
+        "MAKER_PPM": draw(st.sampled_from((-100, 0, 0, 50, 200))),
         "ALLOW_LOSING": 1, "FEE_FLOOR_PPM": draw(st.sampled_from((0, 2 * MILLION))),
     }  # fmt: skip
     if wild:
@@ -638,6 +638,7 @@ def test_a_level_that_the_other_side_occupies_has_its_reason() -> None:
     world.move(60_000)
     ev = world.quote(59_990)  # touched, not filled: cell -1 is in the window of both sides
     plan = advance(world.core, world.par, ev)
+    assert plan.holes.T.tolist() == [[-1, -1, Reason.OCCUPIED]]
     s = world.core.slots[:, : world.core.v[Var.SLOTS]]
     audit_holes(world.core, world.par, s, plan.holes)
 

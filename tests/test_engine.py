@@ -1,22 +1,39 @@
-"""What a start finds at the exchange: strays are cancelled by their own id, orders of others are left alone."""
+"""What an engine does beside deciding: what a start finds, what is saved when, and when it must look again."""
 
 import asyncio
+from collections.abc import Sequence
 from decimal import Decimal
 
 import numpy as np
 
 from gridmm.client_id import ClientId, encode
-from gridmm.engine import Session
+from gridmm.engine import PEAK_STEPS, QUIET_MS, Session, fit_rings, resume
 from gridmm.engine_simple import SimpleEngine
-from gridmm.exchange import OrderRequest
+from gridmm.exchange import Fill, OrderRequest, Outcome, Unknown
 from gridmm.exchange_paper import PaperExchange
-from gridmm.layout import PAR_SIZE, Par, Var, empty_core
-from gridmm.model import Meta
+from gridmm.layout import (
+    CLOSE,
+    MAX_PLAN,
+    OPEN,
+    PAR_SIZE,
+    Act,
+    Col,
+    Command,
+    Ev,
+    Kind,
+    Leg,
+    Par,
+    Var,
+    empty_core,
+)
+from gridmm.model import Meta, core_hash, from_state
 from gridmm.paper_account import Row
 from gridmm.paper_market import PaperRules
+from gridmm.step import advance, copy_core
 from gridmm.store import MemoryStore
 from gridmm.units import Instrument
-from gridmm.vocabulary import Mode, Risk, Trigger
+from gridmm.vocabulary import Action, Mode, Order, Report, Risk, Stop, Trigger, Trip
+from gridmm.words import Words, event, price_event, trade_key
 
 COIN = Instrument("BTC/USDT", "spot", Decimal("0.1"), Decimal("0.001"))
 STRAY = encode(ClientId(7, 3, 1, -1, 1, 0, 1))  # the number of the first order that this start will make
@@ -58,6 +75,10 @@ def test_a_stray_is_cancelled_by_its_own_id_and_holds_the_grid() -> None:
     engine, open_orders = asyncio.run(start_beside(request))
     assert open_orders == []
     assert engine.session.core.v[Var.RISK] == Risk.REDUCE_ONLY
+    numbers = engine.session.core.slots[OPEN + Leg.SEQ, : engine.session.core.v[Var.SLOTS]]
+    assert engine.session.core.v[Var.NEXT_SEQ] == 2 and (numbers == 0).all(), (
+        "a stray's number is never used again"
+    )
 
 
 def test_an_order_of_somebody_else_is_never_touched() -> None:
@@ -65,3 +86,234 @@ def test_an_order_of_somebody_else_is_never_touched() -> None:
     engine, open_orders = asyncio.run(start_beside(request))
     assert "BYHAND1" in open_orders and len(open_orders) == 3
     assert engine.session.core.v[Var.RISK] == Risk.NORMAL
+
+
+def session(par: np.ndarray | None = None, symbol: str = "BTC/USDT") -> Session:
+    """A session over a store in memory that has seen one price."""
+    store = MemoryStore(symbol)
+    meta = Meta(COIN, instance=7, incarnation=store.acquire())
+    made = Session(empty_core(), parameters() if par is None else par, meta, store)
+    made.take(price_event(1_000, 599_999, 600_001, 600_000))
+    return made
+
+
+def acknowledge(made: Session) -> None:
+    """Let the exchange accept both orders of a session that has just begun."""
+    for sequence in (1, 2):
+        about = {"SEQ": sequence, "EPOCH": 1, "CELL": -sequence, "SIDE": 1, "LOTS": 10}
+        made.take(event(Kind.ORDER, 1_100, REPORT=Report.ACCEPTED, **about))
+
+
+def test_orders_are_saved_under_the_exchange_s_own_ids() -> None:
+    engine, _ = asyncio.run(start_beside())
+    engine.session.save()
+    state = engine.session.store.load()
+    assert state is not None
+    assert [slot.open.exchange_id for slot in state.slots] == ["2", "1"]
+    assert [slot.open.client_id != "" for slot in state.slots] == [True, True]
+
+
+def test_a_position_that_no_fill_explains_halts_the_grid() -> None:
+    async def world() -> tuple[int, int, int]:
+        par = parameters()
+        limits = int(Par.LIMITS) + Trigger.MISMATCH
+        par[limits], par[limits + len(Trigger)] = 1, Risk.HALTED
+        paper, store = (
+            PaperExchange(COIN, PaperRules(latency_ms=500, response_ms=500)),
+            MemoryStore("BTC/USDT"),
+        )
+        paper.advance(Row.QUOTE, 1_000, 599_999, 600_001, 0, 0)
+        meta = Meta(COIN, instance=7, incarnation=store.acquire())
+        engine = SimpleEngine(Session(empty_core(), par, meta, store), paper)
+        await engine.start()
+        await engine.on_price_update(2_000, 599_999, 600_001, 600_000)
+        await engine.settle()
+        paper.advance(Row.TIME, 4_000)
+        paper.advance(Row.TRADE, 4_000, 599_400, 1_000, 0, 0)  # fills of which we hear half a second later
+        await engine.compare()
+        on_the_way = int(engine.session.core.v[Var.RISK])
+        by_hand = asyncio.ensure_future(
+            paper.place(
+                [OrderRequest("BYHAND1", 1, Decimal("59995.0"), Decimal("0.007"), False, False, True)]
+            )
+        )
+        for time_ms in (4_100, 4_700, 5_400):
+            await asyncio.sleep(0)
+            paper.advance(Row.QUOTE, time_ms, 599_898, 599_900, 100, 100)
+        await by_hand
+        await engine.compare()
+        row = engine.session.core.risk[:, Trigger.MISMATCH]
+        return on_the_way, int(engine.session.core.v[Var.RISK]), int(row[Trip.VALUE])
+
+    on_the_way, after, atoms = asyncio.run(world())
+    assert (on_the_way, after) == (Risk.NORMAL, Risk.HALTED)
+    assert atoms == 7 * COIN.base_lot_atoms
+
+
+class Silent(PaperExchange):
+    """Carries out placements, but its first answers are lost."""
+
+    lost = 0
+
+    async def place(self, requests: Sequence[OrderRequest], deadline_ms: int | None = None) -> list[Outcome]:
+        """Place orders and say nothing of it."""
+        outcomes = await super().place(requests, deadline_ms)
+        self.lost += len(outcomes)
+        return [Unknown(request.client_id, "no answer") for request in requests]
+
+
+def test_an_answer_that_was_lost_is_asked_for_and_never_sent_again() -> None:
+    async def world() -> tuple[int, list[int], int]:
+        paper, store = Silent(COIN, PaperRules()), MemoryStore("BTC/USDT")
+        paper.advance(Row.QUOTE, 1_000, 599_999, 600_001, 0, 0)
+        meta = Meta(COIN, instance=7, incarnation=store.acquire())
+        engine = SimpleEngine(Session(empty_core(), parameters(), meta, store), paper)
+        await engine.start()
+        engine.take(price_event(1_000, 599_999, 600_001, 600_000))
+        paper.drain()  # the stream is deaf as well
+        await asyncio.sleep(0)
+        paper.drain()
+        await engine.settle()
+        core = engine.session.core
+        status = core.slots[OPEN + Leg.STATUS, : core.v[Var.SLOTS]].tolist()
+        return paper.lost, status, len(await paper.open_orders())
+
+    lost, status, standing = asyncio.run(world())
+    assert (lost, status, standing) == (2, [Order.WORKING, Order.WORKING], 2)
+
+
+def test_fees_in_other_assets() -> None:
+    words = Words(COIN, 7)
+    said = Fill("1", STRAY, "9", 1, Decimal("59000"), Decimal("0.01"), Decimal("0.000000001"), "BTC", True, 5)
+    base = words.fill(said, 5)
+    assert base is not None and base[Ev.FEE_BASE_ATOMS] == 1, "a fee is never rounded away"
+    third = Fill(
+        "2",
+        STRAY,
+        "9",
+        1,
+        Decimal("59000"),
+        Decimal("0.01"),
+        Decimal("0.001"),
+        "BNB",
+        True,
+        5,
+        Decimal("0.6"),
+    )
+    valued = words.fill(third, 5)
+    assert valued is not None and valued[Ev.FEE] == COIN.atoms(Decimal("0.6"))
+    assert valued[Ev.TRADE] == trade_key("2")
+
+
+def test_what_a_price_may_change_is_saved_only_where_a_restart_would_miss_it() -> None:
+    par = parameters()
+    limits = int(Par.LIMITS) + Trigger.DRAWDOWN
+    par[limits], par[limits + len(Trigger)] = PEAK_STEPS * 1_000, Risk.REDUCE_ONLY
+    made = session(par)
+    acknowledge(made)
+    made.save()
+    saved = made.meta.version
+    made.take(price_event(9_000, 600_010, 600_012, 600_011))
+    assert made.meta.version == saved
+    made.core.v[Var.CASH] += 999  # a gain of less than a step of the peak
+    made.take(price_event(19_000, 600_010, 600_012, 600_011))
+    assert made.meta.version == saved
+    made.core.v[Var.CASH] += 1
+    made.take(price_event(29_000, 600_010, 600_012, 600_011))
+    assert made.meta.version == saved + 1
+    limits = int(Par.LIMITS) + Trigger.STALE_PRICE
+    par[limits], par[limits + len(Trigger)] = 60_000, Risk.REDUCE_ONLY
+    made.take(event(Kind.TIMER, 30_000))
+    assert made.meta.version == saved + 1
+    made.take(event(Kind.TIMER, 90_000))
+    state = made.store.load()
+    assert state is not None and state.risk.triggers[Trigger.STALE_PRICE].active == 1
+
+
+def test_a_session_wakes_when_time_alone_matters() -> None:
+    made = session()
+    assert made.wake_ms() == 1_000 + 5_000, "an unanswered order is asked for"
+    acknowledge(made)
+    assert made.wake_ms() == 1_100 + QUIET_MS
+    made.par[Par.LIMITS + Trigger.STALE_PRICE] = 2_000
+    assert made.wake_ms() == 1_000 + 2_000
+
+
+def test_rings_of_another_length_begin_anew() -> None:
+    par = parameters()
+    par[[Par.ATR_LENGTH, Par.REF_LENGTH, Par.SPIKE_LENGTH]] = 3, 4, 2
+    core = empty_core()
+    fit_rings(core, par)
+    for number in range(1, 8):
+        candle = {"OPEN": 600_000, "HIGH": 600_100, "LOW": 599_900, "CLOSE": 600_000, "VOLUME": 5}
+        advance(core, par, event(Kind.CANDLE, 60_000 * number, **candle))
+    assert core.v[Var.ATR] == 200 and core.v[Var.ATR_REF] == 200
+    before = copy_core(core)
+    fit_rings(core, par)
+    assert core_hash(core) == core_hash(before)
+    par[Par.ATR_LENGTH] = 5
+    fit_rings(core, par)
+    assert core.v[Var.ATR] == core.v[Var.CANDLES] == core.ranges.any() == core.refs.any() == 0
+    assert core.watch.any()
+    par[Par.SPIKE_LENGTH] = 3
+    fit_rings(core, par)
+    assert not core.watch.any()
+
+
+def test_a_restart_with_another_atr_length_measures_anew() -> None:
+    par = parameters()
+    par[[Par.ATR_LENGTH, Par.REF_LENGTH]] = 2, 2
+    made = session(par)
+    fit_rings(made.core, par)
+    for number in (1, 2, 3):
+        candle = {"OPEN": 600_000, "HIGH": 600_100, "LOW": 599_900, "CLOSE": 600_000, "VOLUME": 5}
+        made.take(event(Kind.CANDLE, 60_000 * number, **candle))
+    assert made.core.v[Var.ATR] == 200
+    made.save()
+    par[Par.ATR_LENGTH] = 7
+    again = resume(made.store, made.meta, par)
+    assert again is not None
+    assert again[0].v[[Var.ATR, Var.CANDLES, Var.ATR_LENGTH]].tolist() == [0, 0, 7]
+
+
+def test_an_adoption_is_whole_or_not_at_all() -> None:
+    made = session()
+    before = copy_core(made.core)
+    made.take(event(Kind.COMMAND, 2_000, CODE=Command.ADOPT, ARG=99, ARG2=1_200_000))
+    assert made.core.v[Var.DEFECTS] == 1, "20 lots stand on the book: 99 more would breach the cap"
+    assert made.core.v[Var.ADOPTED] == 0 and (made.core.slots[Col.OPENED] == before.slots[Col.OPENED]).all()
+    made.take(event(Kind.COMMAND, 2_000, CODE=Command.ADOPT, ARG=60, ARG2=1_200_000))
+    assert made.core.v[[Var.DEFECTS, Var.ADOPTED, Var.LEDGER_LOTS]].tolist() == [1, 60, 60]
+    assert made.pnl().position_lots == 60
+    assert made.base_atoms() == 0, "the account held it all the time"
+
+
+def test_more_closes_than_a_plan_has_room_for_wait_their_turn() -> None:
+    par = parameters()
+    par[[Par.MAX_ORDERS, Par.MAX_LOTS, Par.GROSS_LOTS]] = 500, 10_000, 10_000
+    core = empty_core()
+    advance(core, par, price_event(1_000, 599_999, 600_001, 600_000))
+    advance(core, par, event(Kind.COMMAND, 2_000, CODE=Command.STOP, ARG=Stop.DRAIN))
+    cells = 400
+    core.slots[:] = 0
+    rows = core.slots[:, :cells]
+    rows[[Col.EPOCH, Col.DIR, Col.LOTS, Col.OPENED]] = np.array([[1], [1], [10], [10]])
+    rows[Col.CELL] = np.arange(-200, 200)
+    rows[Col.LO], rows[Col.HI] = 600_000 + 500 * np.arange(cells), 600_500 + 500 * np.arange(cells)
+    core.v[Var.SLOTS] = cells
+    first = advance(core, par, event(Kind.TIMER, 3_000)).actions.copy()
+    second = advance(core, par, event(Kind.TIMER, 4_000)).actions.copy()
+    placed = [set(plan[Act.CELL, plan[Act.ACTION] == Action.PLACE].tolist()) for plan in (first, second)]
+    assert len(placed[0]) == MAX_PLAN // 4 and len(placed[1]) == cells - MAX_PLAN // 4
+    assert not placed[0] & placed[1]
+    assert (core.slots[CLOSE + Leg.STATUS, :cells] == Order.PENDING).all()
+    assert core.v[Var.DEFECTS] == 0
+
+
+def test_a_continued_state_knows_what_the_account_began_with() -> None:
+    engine, _ = asyncio.run(start_beside())
+    state = engine.session.store.load()
+    assert state is not None
+    core, _ = from_state(state)
+    rules = engine.exchange.rules
+    assert core.v[Var.START_QUOTE] == COIN.atoms(rules.quote)

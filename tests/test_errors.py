@@ -43,7 +43,7 @@ def test_the_picture_in_the_docstring_is_the_tree() -> None:
 
 
 @pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
-def test_an_error_is_one_line_with_three_parts(cls: type[GridmmError]) -> None:
+def test_an_error_isone_line_with_three_parts(cls: type[GridmmError]) -> None:
     error = cls("grid_size = 0", "nothing would open", "Set it to at least 1", where="gridmm.toml:3")
     assert str(error) == "gridmm.toml:3: grid_size = 0: nothing would open. Set it to at least 1."
     assert (error.problem.what, error.problem.why) == ("grid_size = 0", "nothing would open")

@@ -8,7 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -324,10 +325,26 @@ def test_a_ledger_goes_on_only_as_it_began(tmp_path: Path) -> None:
     run(PaperExchange(COIN, path=path, tape="one").close())
     with pytest.raises(WrongSymbol, match="COIN/USDT:USDT"):
         PaperExchange(PERP, path=path, tape="one")
-    with pytest.raises(StateError, match="tape 'one'"):
-        PaperExchange(COIN, path=path, tape="two")
-    with pytest.raises(StateError, match="latency_ms '0'"):
-        PaperExchange(COIN, PaperRules(latency_ms=1), path, tape="one")
+    with pytest.raises(
+        StateError, match=r"begun on other prices: --feed, .* Name another file with --db, or"
+    ):
+        PaperExchange(replace(COIN, min_quantity=D(3)), path=path, tape="two")
+    with pytest.raises(
+        StateError, match=r"with latency in \[paper\] = 0 ms: .* latency in \[paper\] = 1 ms\. Put"
+    ):
+        PaperExchange(COIN, PaperRules(latency_ms=1, response_ms=1), path, tape="one")
+    changed = replace(COIN, maker_fee_ppm=150, min_quantity=D("0.3"))
+    with pytest.raises(StateError) as raised:
+        PaperExchange(changed, PaperRules(quote=D(5), fee_in_base=True), path, tape="one")
+    for words in (
+        "equity in [paper] = 10000",
+        "equity in [paper] = 5",
+        "fee_asset in [paper] = base",
+        "maker_fee in [instrument] = 1.5 bps",
+        "min_quantity in [instrument] = 0.3",
+        "--fresh, which keeps the old files",
+    ):
+        assert words in str(raised.value)
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE meta SET value = '99' WHERE name = 'version'")
     with pytest.raises(UnknownVersion, match="format 99"):
@@ -337,10 +354,60 @@ def test_a_ledger_goes_on_only_as_it_began(tmp_path: Path) -> None:
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("buy low, sell high\n" * 99)
-    with pytest.raises(StoreUnreachable, match="cannot be opened"):
+    before = path.read_bytes()
+    with pytest.raises(
+        StateError, match=r"notes.txt: the paper ledger is damaged: .* start again with --fresh"
+    ):
         PaperExchange(COIN, path=path)
-    with pytest.raises(StoreUnreachable):
+    assert path.read_bytes() == before
+    with pytest.raises(StoreUnreachable, match="cannot be opened: No such file or directory"):
         PaperExchange(COIN, path=tmp_path / "nowhere" / "paper.db")
+
+
+def damage_page(path: Path) -> None:
+    """Overwrite the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4 : 3 * len(data) // 4] = b"?" * (len(data) // 2)
+    path.write_bytes(data)
+
+
+def damage_table(path: Path) -> None:
+    """Cut a saved table short."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE progress SET sums = substr(sums, 1, 12)")
+
+
+def damage_row(path: Path) -> None:
+    """Remove what says how far it came."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM progress")
+
+
+@pytest.mark.parametrize("damage", [damage_page, damage_table, damage_row])
+def test_a_damaged_ledger_is_refused_and_says_what_to_do(tmp_path: Path, damage: Callable) -> None:
+    async def work() -> None:
+        paper = open_market(path=tmp_path / "paper.db")
+        await paper.place([buy(f"A{number}", "9.98") for number in range(40)])
+        await paper.close()
+
+    path = tmp_path / "paper.db"
+    run(work())
+    damage(path)
+    with pytest.raises(StateError, match=r"the paper ledger is damaged: .* put a good copy") as raised:
+        PaperExchange(COIN, path=path)
+    assert raised.value.exit_code == 3 and "\n" not in str(raised.value)
+
+
+def test_a_ledger_is_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        (tmp_path / "made.db").touch(0o666)
+        for name in ("made.db", "new.db"):
+            paper = open_market(path=tmp_path / name)
+            assert {path.stat().st_mode & 0o777 for path in tmp_path.glob(f"{name}*")} == {0o600}
+            run(paper.close())
+    finally:
+        os.umask(before)
 
 
 def test_of_two_processes_on_one_ledger_the_second_to_write_is_fenced(tmp_path: Path) -> None:

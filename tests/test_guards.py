@@ -12,7 +12,7 @@ import pytest
 
 from planted import Project
 from tools import guards, proto, protodoc, readme
-from tools.notebooks import ROOT
+from tools.notebooks import ROOT, notebooks
 
 Guard = Callable[[Path], list[str]]
 
@@ -23,7 +23,9 @@ def test_promise_holds(guard: Guard) -> None:
 
 
 def test_style_is_measured(note: Callable[[str], None]) -> None:
-    note(guards.style_table())
+    table = guards.style_table()
+    assert all(nb.module in table for nb in notebooks(ROOT) if nb.module), table
+    note(table)
 
 
 def git(project: Project, *args: str) -> None:

@@ -263,7 +263,7 @@ def example() -> tuple[Core, Meta]:
     meta = Meta(BTC, instance=7, incarnation=5, version=12, code_version="0.1.0", config_hash="c0ffee")
     for sequence, epoch, cell, direction, leg in ((4, 1, -2, 1, 1), (5, 1, 3, -1, 0), (2, 1, -2, 1, 0)):
         meta.name(sequence, epoch, cell, direction, leg)
-    meta.acknowledge(4, "987654321")
+    meta.acknowledge(4, meta.ids[4].client_id, "987654321")
     meta.stray_ids[3] = Ids("GM-somebody", "123")
     return core, meta
 
@@ -340,9 +340,9 @@ def test_each_refusal_says_which_and_what_to_do(sealed):
     none.schema_version = 0
     damaged = sealed[:60] + bytes([sealed[60] ^ 4]) + sealed[61:]
     cases = [
-        (refusal(damaged), BadChecksum, ("checksum", "Restore")),
-        (refusal(sealed[:-1]), Truncated, (f"{len(sealed) - 1} bytes", "Restore")),
-        (refusal(b""), Truncated, ("0 bytes", "Restore")),
+        (refusal(damaged), BadChecksum, ("checksum", "--fresh")),
+        (refusal(sealed[:-1]), Truncated, (f"{len(sealed) - 1} bytes", "--fresh")),
+        (refusal(b""), Truncated, ("0 bytes", "--fresh")),
         (refusal(seal(future)), UnknownVersion, ("version 2", "9.0.0", "Run it with")),
         (refusal(seal(none)), UnknownVersion, ("version 0", "Run it with")),
         (refusal(sealed, "ETH/USDT"), WrongSymbol, ("BTC/USDT", "ETH/USDT", "another database")),
@@ -431,7 +431,8 @@ def test_saving_again_writes_what_changed_and_the_new_names():
     core, meta = example()
     first = to_state(core, meta)
     core.slots[CLOSE + Leg.CUM, 0] += 1
-    meta.acknowledge(5, "new")
+    meta.acknowledge(5, meta.ids[5].client_id, "new")
+    meta.acknowledge(4, "another order of this number", "not ours")
     second, fresh = to_state(core, meta), to_state(core, Meta(**{**vars(meta), "kept": {}}))
     assert second == fresh != first
     assert second.slots[1].open.exchange_id == "new"

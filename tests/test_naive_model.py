@@ -491,7 +491,7 @@ def drawn(seed: int, price: int, unit: int) -> World:
         "BASE": max(100, base * 1_000_000 // price) if ratio else base, "BASE_PPM": ratio,
         "SCALE_PPM": r.choice([1_000_000, 1_000_000, 500_000, 2_000_000]), "MAX_MODE": int(r.random() < 0.2),
         "CAP_PPM": r.choice([1_000_000, 3_000_000, 10_000_000]), "FEE_FLOOR_PPM": r.choice([2_000_000, 4_000_000]),
-        "MAKER_PPM": maker, "TAKER_PPM": 500, "CHANGE_PCT": r.choice([10, 20, 50]), "DWELL_MS": r.choice([0, 60_000, 600_000]),
+        "MAKER_PPM": maker, "CHANGE_PCT": r.choice([10, 20, 50]), "DWELL_MS": r.choice([0, 60_000, 600_000]),
         "ATR_LENGTH": r.randint(2, 6), "REF_LENGTH": r.randint(1, 5), "SKEW_PPM": r.choice([0, 500_000, 1_000_000, 3_000_000]),
         "MAX_LOTS": size * cells + r.randint(0, size), "CELL_ATOMS": lots_price * size + lots_price // 2,
         "MIN_LOTS": r.choice([1, 1, 1 + size // 3, size]), "MIN_ATOMS": r.choice([0, 0, lots_price * size // 3, lots_price * size]),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gridmm.errors import ConfigError
 from gridmm.layout import PAR_SIZE, Par
 from gridmm.parameters import instrument_of, par_vector
+from gridmm.rules import findings
 from gridmm.settings import Settings
 from gridmm.units import Instrument
 from gridmm.vocabulary import Mode, Risk, Trigger
@@ -185,13 +186,55 @@ def test_every_parameter_of_the_core_is_written() -> None:
         ),
         ({"grid": {"price_interval": "100.05"}, "instrument": COARSE}, "is not a multiple of the tick 0.1"),
         ({"grid": {"max_position": "10000000000"}}, "limit of 64 bits"),
-        ({"grid": {"order_notional": "999999999999999"}}, "beyond the range of the core"),
+        ({"grid": {"stop_loss": "999999999999999"}}, "beyond the range of the core"),
         ({"instrument": {"symbol": "BTC"}}, "must look like BTC/USDT"),
     ],
 )
 def test_what_comes_to_nothing_or_does_not_fit_is_refused(tables: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         par_of(**tables)
+
+
+@pytest.mark.parametrize(
+    ("tables", "lots"),
+    [
+        ({"instrument": {**COARSE, "min_quantity": "0.0015"}, "grid": {"order_notional": 150}}, 2),
+        ({"instrument": {**COARSE, "min_quantity": "0.002"}, "grid": {"order_notional": 150}}, 2),
+        ({"instrument": {**COARSE, "min_quantity": 0}}, 1),
+    ],
+)
+def test_the_smallest_order_is_rounded_up_to_lots(tables: dict[str, Any], lots: int) -> None:
+    assert par_of(**tables)["MIN_LOTS"] == lots
+
+
+def test_a_mismatch_below_one_atom_is_one_atom_and_not_off() -> None:
+    assert limits_of(risk={"mismatch": {"limit": "0.0000000015"}})["MISMATCH"][0] == 1
+    assert limits_of(risk={"mismatch": {"limit": "0"}})["MISMATCH"][0] == 0
+
+
+@given(
+    price=st.decimals("0.5", 10**5, places=1),
+    cell=st.integers(1, 400),
+    cap=st.decimals("0.001", "0.5", places=4),
+    least=st.integers(0, 200),
+    interval=st.decimals("0.1", 500, places=2),
+)
+def test_what_the_rules_pass_at_a_price_a_start_does_not_refuse(
+    price: Decimal, cell: int, cap: Decimal, least: int, interval: Decimal
+) -> None:
+    settings = Settings.read(
+        {
+            "grid": {"order_notional": cell, "max_position": cap, "price_interval": interval},
+            "instrument": {"min_notional": least},
+        }
+    )
+    refused = [found.problem for found in findings(settings, price) if not found.warning]
+    try:
+        par_vector(settings, instrument_of(settings), equity=EQUITY, price=price)
+    except ConfigError as error:
+        assert set(error.problems) <= set(refused)
+        return
+    assert refused == []
 
 
 @pytest.mark.parametrize(("price", "equity"), [(0, 1), (1, 0), (-1, 1)])

@@ -114,6 +114,11 @@ def refuse(world: World) -> None:
         world.settle()
 
 
+def unanswered(world: World) -> None:
+    for _ in range(3):
+        say(world, first_open(world), Report.TIMEOUT, -1)
+
+
 def stray(world: World) -> None:
     row = world.exchange.tickets[1].row._replace(seq=777, cell=-9, price=59_550)
     world.feed(world.exchange.about(row, Kind.ORDER, REPORT=Report.LIVE, CUM=0))
@@ -195,7 +200,7 @@ SCENARIOS = [
     Scenario(Trigger.STALE_USER, 9_000, told(Trigger.STALE_USER, 9_000), 9_000, told(Trigger.STALE_USER, 0), False),
     Scenario(Trigger.MISMATCH, 7, told(Trigger.MISMATCH, 8), 8, told(Trigger.MISMATCH, 0), True),
     Scenario(Trigger.REJECTS, 2, refuse, 2, nothing, False, (("BACKOFF_MS", 1), ("STREAK_WINDOW_MS", 30_000))),
-    Scenario(Trigger.ERRORS, 3, told(Trigger.ERRORS, 4), 4, told(Trigger.ERRORS, 0), False),
+    Scenario(Trigger.ERRORS, 3, unanswered, 3, nothing, False, (("STREAK_WINDOW_MS", 30_000),)),
     Scenario(Trigger.CLOCK_SKEW, 500, told(Trigger.CLOCK_SKEW, 500), 500, told(Trigger.CLOCK_SKEW, 0), False),
     Scenario(Trigger.LIQUIDATION, 100_000, told(Trigger.LIQUIDATION, 99_000), 99_000, told(Trigger.LIQUIDATION, 300_000), False),
     Scenario(Trigger.STRAY_ORDER, 1, stray, 1, end_stray, True),

@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from gridmm.engine import Receipt
+from gridmm.desk import Receipt
 from gridmm.run_output import decision_line, receipt_line, receipt_table
 from gridmm.units import Instrument
 from gridmm.v1.decision_pb2 import DecisionRecord, PlanRow
@@ -21,7 +21,7 @@ def receipt(**values: Any) -> Receipt:
     return Receipt(**{**rest, **values})
 
 
-def test_a_decision_is_one_line_with_decimal_strings() -> None:
+def test_a_decision_isone_line_with_decimal_strings() -> None:
     row = PlanRow(
         action=Action.ACTION_CANCEL,
         side=Side.SIDE_SELL,
@@ -79,3 +79,12 @@ def test_a_receipt_is_a_table_for_people() -> None:
     assert len(lines) == len(Receipt._fields)
     assert lines[0].split() == ["symbol", "BTC/USDT"]
     assert any(line.endswith("harvest 1, fees -2") for line in lines)
+
+
+def test_the_table_shows_times_and_the_json_keeps_milliseconds() -> None:
+    made = receipt(market_from_ms=1_767_225_600_003, market_to_ms=1_767_229_200_000)
+    table = receipt_table(made)
+    assert "market from        2026-01-01 00:00:00.003 UTC" in table
+    assert "market to          2026-01-01 01:00:00 UTC" in table
+    assert json.loads(receipt_line(made))["market_from_ms"] == 1_767_225_600_003
+    assert "market from        never" in receipt_table(receipt())

@@ -232,19 +232,19 @@ MUTANTS: dict[str, tuple[Check, str, int, list[Edit]]] = {
     "the last report wins": (
         search, "status rises", 5,
         [
-            Edit("slots", '"ACCEPTED": ("WORKING", "WORKING", "=", "=", "=", "=")',
-                 '"ACCEPTED": ("WORKING", "WORKING", "=", "=", "WORKING", "=")'),
-            Edit("slots", '"PARTIAL": ("WORKING", "WORKING", "=", "=", "=", "=")',
-                 '"PARTIAL": ("WORKING", "WORKING", "=", "=", "WORKING", "=")'),
+            Edit("slots", '"ACCEPTED": ("WORKING", "WORKING", "=", "=", "=", "= alarm again")',
+                 '"ACCEPTED": ("WORKING", "WORKING", "=", "=", "WORKING", "= alarm again")'),
+            Edit("slots", '"PARTIAL": ("WORKING", "WORKING", "=", "=", "=", "= alarm again")',
+                 '"PARTIAL": ("WORKING", "WORKING", "=", "=", "WORKING", "= alarm again")'),
         ],
     ),
     "the last report wins: liveness": (
         liveness, "comes to rest", 0,
         [
-            Edit("slots", '"ACCEPTED": ("WORKING", "WORKING", "=", "=", "=", "=")',
-                 '"ACCEPTED": ("WORKING", "WORKING", "=", "=", "WORKING", "=")'),
-            Edit("slots", '"PARTIAL": ("WORKING", "WORKING", "=", "=", "=", "=")',
-                 '"PARTIAL": ("WORKING", "WORKING", "=", "=", "WORKING", "=")'),
+            Edit("slots", '"ACCEPTED": ("WORKING", "WORKING", "=", "=", "=", "= alarm again")',
+                 '"ACCEPTED": ("WORKING", "WORKING", "=", "=", "WORKING", "= alarm again")'),
+            Edit("slots", '"PARTIAL": ("WORKING", "WORKING", "=", "=", "=", "= alarm again")',
+                 '"PARTIAL": ("WORKING", "WORKING", "=", "=", "WORKING", "= alarm again")'),
         ],
     ),
     "a timeout frees the slot": (

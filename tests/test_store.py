@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event
 
 from gridmm.errors import BadChecksum, Fenced, GridmmError, StateError, StoreUnreachable, WrongSymbol
-from gridmm.store import PRUNE_EVERY, MemoryStore, SqliteStore, Store
+from gridmm.store import PRUNE_EVERY, FillRow, MemoryStore, SqliteStore, Store
 from gridmm.v1.decision_pb2 import DecisionRecord
 from gridmm.v1.state_pb2 import State
 
@@ -40,6 +40,10 @@ def state(version: int, incarnation: int, **fields: Any) -> State:
 
 def decision(sequence: int) -> DecisionRecord:
     return DecisionRecord(sequence=sequence, symbol="BTC/USDT", hash_after=f"h{sequence}")
+
+
+def fill(number: int, time_ms: int = 0) -> FillRow:
+    return FillRow(number, time_ms, "buy", "1.5", "2", "0.003", "USDT", "A", "x", f"t{number}", "-0.003")
 
 
 def loaded(store: Store) -> State:
@@ -123,6 +127,24 @@ def test_old_decisions_are_removed(store):
     assert sequences(store) == list(range(1_600, 3_001, 100))
 
 
+def test_fills_are_kept_in_order_and_never_removed(store):
+    owner = store.acquire()
+    store.save(state(1, owner), fills=[fill(1, 500), fill(2, 400)])
+    for version in range(2, 3 * PRUNE_EVERY + 1):
+        store.save(state(version, owner), decision(version), fills=[fill(3, 600)] if version == 2 else ())
+    assert list(store.fills()) == [fill(1, 500), fill(2, 400), fill(3, 600)]
+    assert [row.number for row in store.fills(500)] == [1, 3]
+
+
+def test_a_refused_save_keeps_no_fills(store):
+    first, second = store.acquire(), store.acquire()
+    with pytest.raises(Fenced):
+        store.save(state(1, first), fills=[fill(1)])
+    assert list(store.fills()) == []
+    store.save(state(1, second), fills=[fill(1)])
+    assert list(store.fills()) == [fill(1)]
+
+
 def test_a_file_survives_the_process(path):
     code = (
         "import os, sys\n"
@@ -142,8 +164,8 @@ class Killed(Exception):
     """Stands for the end of the process between two statements."""
 
 
-@pytest.mark.parametrize("when", ["gridmm_grids", "gridmm_decisions"])
-def test_state_and_decision_are_saved_together_or_not_at_all(path, when):
+@pytest.mark.parametrize("when", ["gridmm_grids", "gridmm_decisions", "gridmm_fills"])
+def test_state_decision_and_fills_are_saved_together_or_not_at_all(path, when):
     store = SqliteStore(path, "BTC/USDT", synchronous="OFF")
     owner = store.acquire()
     store.save(state(1, owner), decision(1))
@@ -154,13 +176,13 @@ def test_state_and_decision_are_saved_together_or_not_at_all(path, when):
 
     event.listen(store.engine, "after_cursor_execute", die)
     with pytest.raises(Killed):
-        store.save(state(2, owner), decision(2))
+        store.save(state(2, owner), decision(2), fills=[fill(1)])
     store.close()
     again = SqliteStore(path, "BTC/USDT", synchronous="OFF")
     assert loaded(again).version == 1
-    assert sequences(again) == [1]
-    again.save(state(2, owner), decision(2))
-    assert (loaded(again).version, sequences(again)) == (2, [1, 2])
+    assert (sequences(again), list(again.fills())) == ([1], [])
+    again.save(state(2, owner), decision(2), fills=[fill(1)])
+    assert (loaded(again).version, sequences(again), list(again.fills())) == (2, [1, 2], [fill(1)])
     again.close()
 
 
@@ -173,6 +195,21 @@ def test_the_file_is_private_and_durable(path):
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
     store.close()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_an_empty_file_made_beforehand_becomes_private_and_a_used_one_keeps_its_rights(path, umask):
+    before = os.umask(umask)
+    try:
+        path.touch(0o666)
+        saved(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.chmod(0o640)
+        saved_version = SqliteStore(path, "BTC/USDT", synchronous="OFF")
+        saved_version.close()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640, "what its owner decided stands"
+    finally:
+        os.umask(before)
 
 
 def test_a_reader_sees_the_last_commit_while_the_owner_writes(path):
@@ -268,7 +305,10 @@ def test_a_damaged_database_is_refused(path):
     data = bytearray(path.read_bytes())
     data[100:2_000] = os.urandom(1_900)
     path.write_bytes(data)
-    assert "Restore the last good copy" in refusal(path, StateError)
+    text = refusal(path, StateError)
+    assert f"{path} is damaged" in text
+    assert "put a good copy in its place, or start again with --fresh" in text
+    assert "cancel by hand what may still be open at the exchange" in text
 
 
 def test_a_damaged_state_is_refused(path):
@@ -277,8 +317,9 @@ def test_a_damaged_state_is_refused(path):
         (data,) = database.execute("SELECT state FROM gridmm_grids").fetchone()
         database.execute("UPDATE gridmm_grids SET state = ?", (data[:50] + b"?" + data[51:],))
     store = SqliteStore(path, "BTC/USDT", synchronous="OFF")
-    with pytest.raises(BadChecksum):
+    with pytest.raises(BadChecksum, match="start again with --fresh") as caught:
         store.load()
+    assert str(caught.value).startswith(f"{path}: ")
     store.close()
 
 

@@ -37,6 +37,7 @@ from gridmm.step import advance, copy_core
 from gridmm.vocabulary import Action, Mode, Order, Reason, Report, Risk, Stop, Trigger
 
 MILLION = 10**6
+TAKER_PPM = 500
 LIMIT = 20_000  # events until a world must have come to rest
 
 
@@ -205,7 +206,7 @@ class Exchange:
         ticket.cum += lots
         self.trades += 1
         self.fills.append((row, price, lots))
-        rate = int(self.par[Par.MAKER_PPM if maker else Par.TAKER_PPM])
+        rate = int(self.par[Par.MAKER_PPM]) if maker else TAKER_PPM
         fee = -(-price * lots * 2 * half * rate // MILLION)
         fee_base = 0
         if self.base_fees and row.side > 0 and rate > 0:

@@ -29,7 +29,7 @@ from nbconvert.filters import ansi2html
 # MkDocs loads a hook by its path and puts nothing on sys.path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools import proto, protodoc
+from tools import proto, protodoc, results
 from tools.notebooks import PACKAGE, Cell, Notebook, notebooks
 
 # A warning of a logger below "mkdocs" fails a --strict build.
@@ -42,6 +42,7 @@ PART_TITLES = {
 }
 DECISIONS = "design/decisions"
 MODEL = "reference/data_model.md"
+RESULTS = "reference/results.md"
 CHANGES = "reference/changes.md"
 
 _UNSEEN = frozenset({"hide", "default_exp", "default_cls_lvl", "exporti"})
@@ -126,6 +127,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         except ValueError as problem:
             raise PluginError(str(problem)) from None
         files.append(File.generated(config, MODEL, content=model))
+    try:
+        measured = results.page(_site.root)
+    except ValueError as problem:
+        raise PluginError(str(problem)) from None
+    files.append(File.generated(config, RESULTS, content=measured))
     changes = _site.root / "CHANGELOG.md"
     if changes.exists():
         files.append(File.generated(config, CHANGES, content=changes.read_text(encoding="utf-8")))
@@ -196,7 +202,7 @@ def _navigation(files: Files, records: list[File]) -> list[Any]:
             pages += [uri for uri in (MODEL,) if files.get_file_from_path(uri)]
             if modules := _site.modules:
                 pages.append({"API": [f"reference/api/{module}.md" for module in modules]})
-            pages += [uri for uri in (CHANGES,) if files.get_file_from_path(uri)]
+            pages += [uri for uri in (RESULTS, CHANGES) if files.get_file_from_path(uri)]
         if pages:
             nav.append({title: pages})
     return nav

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class State(_message.Message):
-    __slots__ = ("schema_version", "symbol", "version", "instance", "incarnation", "code_version", "config_hash", "instrument", "lattice", "center", "slots", "last_price", "last_update_time_ms", "market", "volatility", "trend", "risk", "pnl", "ledger", "sequences", "counters", "retired", "strays", "watched", "event_sequence", "checksum")
+    __slots__ = ("schema_version", "symbol", "version", "instance", "incarnation", "code_version", "config_hash", "instrument", "lattice", "center", "slots", "last_price", "last_update_time_ms", "market", "volatility", "trend", "risk", "pnl", "ledger", "sequences", "counters", "retired", "strays", "watched", "event_sequence", "terms", "checksum")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class State(_message.Message):
     STRAYS_FIELD_NUMBER: _ClassVar[int]
     WATCHED_FIELD_NUMBER: _ClassVar[int]
     EVENT_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     symbol: str
@@ -60,8 +61,17 @@ class State(_message.Message):
     strays: _containers.RepeatedCompositeFieldContainer[LooseOrder]
     watched: _containers.RepeatedCompositeFieldContainer[WatchedSymbol]
     event_sequence: int
+    terms: Terms
     checksum: int
-    def __init__(self, schema_version: _Optional[int] = ..., symbol: _Optional[str] = ..., version: _Optional[int] = ..., instance: _Optional[int] = ..., incarnation: _Optional[int] = ..., code_version: _Optional[str] = ..., config_hash: _Optional[str] = ..., instrument: _Optional[_Union[InstrumentRules, _Mapping]] = ..., lattice: _Optional[_Union[Lattice, _Mapping]] = ..., center: _Optional[_Union[Center, _Mapping]] = ..., slots: _Optional[_Iterable[_Union[InventorySlot, _Mapping]]] = ..., last_price: _Optional[str] = ..., last_update_time_ms: _Optional[int] = ..., market: _Optional[_Union[Market, _Mapping]] = ..., volatility: _Optional[_Union[Volatility, _Mapping]] = ..., trend: _Optional[_Union[Trend, _Mapping]] = ..., risk: _Optional[_Union[RiskState, _Mapping]] = ..., pnl: _Optional[_Union[Pnl, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., sequences: _Optional[_Union[Sequences, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., retired: _Optional[_Iterable[_Union[LooseOrder, _Mapping]]] = ..., strays: _Optional[_Iterable[_Union[LooseOrder, _Mapping]]] = ..., watched: _Optional[_Iterable[_Union[WatchedSymbol, _Mapping]]] = ..., event_sequence: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., symbol: _Optional[str] = ..., version: _Optional[int] = ..., instance: _Optional[int] = ..., incarnation: _Optional[int] = ..., code_version: _Optional[str] = ..., config_hash: _Optional[str] = ..., instrument: _Optional[_Union[InstrumentRules, _Mapping]] = ..., lattice: _Optional[_Union[Lattice, _Mapping]] = ..., center: _Optional[_Union[Center, _Mapping]] = ..., slots: _Optional[_Iterable[_Union[InventorySlot, _Mapping]]] = ..., last_price: _Optional[str] = ..., last_update_time_ms: _Optional[int] = ..., market: _Optional[_Union[Market, _Mapping]] = ..., volatility: _Optional[_Union[Volatility, _Mapping]] = ..., trend: _Optional[_Union[Trend, _Mapping]] = ..., risk: _Optional[_Union[RiskState, _Mapping]] = ..., pnl: _Optional[_Union[Pnl, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., sequences: _Optional[_Union[Sequences, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., retired: _Optional[_Iterable[_Union[LooseOrder, _Mapping]]] = ..., strays: _Optional[_Iterable[_Union[LooseOrder, _Mapping]]] = ..., watched: _Optional[_Iterable[_Union[WatchedSymbol, _Mapping]]] = ..., event_sequence: _Optional[int] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ..., checksum: _Optional[int] = ...) -> None: ...
+
+class Terms(_message.Message):
+    __slots__ = ("max_position_lots", "target_lots")
+    MAX_POSITION_LOTS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LOTS_FIELD_NUMBER: _ClassVar[int]
+    max_position_lots: int
+    target_lots: int
+    def __init__(self, max_position_lots: _Optional[int] = ..., target_lots: _Optional[int] = ...) -> None: ...
 
 class InstrumentRules(_message.Message):
     __slots__ = ("market", "tick", "lot", "min_quantity", "min_notional", "maker_fee_ppm", "taker_fee_ppm", "multiplier")
@@ -258,7 +268,7 @@ class Market(_message.Message):
     def __init__(self, bid_ticks: _Optional[int] = ..., ask_ticks: _Optional[int] = ..., last_ticks: _Optional[int] = ..., mark_half_ticks: _Optional[int] = ..., touches: _Optional[int] = ..., bid_lots: _Optional[int] = ..., ask_lots: _Optional[int] = ..., price_ms: _Optional[int] = ..., now_ms: _Optional[int] = ...) -> None: ...
 
 class Volatility(_message.Message):
-    __slots__ = ("candles", "prev_close_ticks", "atr_ticks", "atr_ref_ticks", "refs", "candle_ms", "ranges_ticks", "samples_ticks")
+    __slots__ = ("candles", "prev_close_ticks", "atr_ticks", "atr_ref_ticks", "refs", "candle_ms", "ranges_ticks", "samples_ticks", "atr_length", "ref_length")
     CANDLES_FIELD_NUMBER: _ClassVar[int]
     PREV_CLOSE_TICKS_FIELD_NUMBER: _ClassVar[int]
     ATR_TICKS_FIELD_NUMBER: _ClassVar[int]
@@ -267,6 +277,8 @@ class Volatility(_message.Message):
     CANDLE_MS_FIELD_NUMBER: _ClassVar[int]
     RANGES_TICKS_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_TICKS_FIELD_NUMBER: _ClassVar[int]
+    ATR_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    REF_LENGTH_FIELD_NUMBER: _ClassVar[int]
     candles: int
     prev_close_ticks: int
     atr_ticks: int
@@ -275,7 +287,9 @@ class Volatility(_message.Message):
     candle_ms: int
     ranges_ticks: _containers.RepeatedScalarFieldContainer[int]
     samples_ticks: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, candles: _Optional[int] = ..., prev_close_ticks: _Optional[int] = ..., atr_ticks: _Optional[int] = ..., atr_ref_ticks: _Optional[int] = ..., refs: _Optional[int] = ..., candle_ms: _Optional[int] = ..., ranges_ticks: _Optional[_Iterable[int]] = ..., samples_ticks: _Optional[_Iterable[int]] = ...) -> None: ...
+    atr_length: int
+    ref_length: int
+    def __init__(self, candles: _Optional[int] = ..., prev_close_ticks: _Optional[int] = ..., atr_ticks: _Optional[int] = ..., atr_ref_ticks: _Optional[int] = ..., refs: _Optional[int] = ..., candle_ms: _Optional[int] = ..., ranges_ticks: _Optional[_Iterable[int]] = ..., samples_ticks: _Optional[_Iterable[int]] = ..., atr_length: _Optional[int] = ..., ref_length: _Optional[int] = ...) -> None: ...
 
 class Trend(_message.Message):
     __slots__ = ("moves", "trend_on", "trend_levels", "recent")
@@ -290,7 +304,7 @@ class Trend(_message.Message):
     def __init__(self, moves: _Optional[int] = ..., trend_on: _Optional[int] = ..., trend_levels: _Optional[int] = ..., recent: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RiskState(_message.Message):
-    __slots__ = ("mode", "stop", "triggers", "drawdown_ms", "streak", "streak_ms", "exiting")
+    __slots__ = ("mode", "stop", "triggers", "drawdown_ms", "streak", "streak_ms", "exiting", "errors", "spike_length")
     MODE_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     TRIGGERS_FIELD_NUMBER: _ClassVar[int]
@@ -298,6 +312,8 @@ class RiskState(_message.Message):
     STREAK_FIELD_NUMBER: _ClassVar[int]
     STREAK_MS_FIELD_NUMBER: _ClassVar[int]
     EXITING_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    SPIKE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     mode: _vocabulary_pb2.RiskMode
     stop: _vocabulary_pb2.StopMode
     triggers: _containers.RepeatedCompositeFieldContainer[RiskTrigger]
@@ -305,7 +321,9 @@ class RiskState(_message.Message):
     streak: int
     streak_ms: int
     exiting: int
-    def __init__(self, mode: _Optional[_Union[_vocabulary_pb2.RiskMode, str]] = ..., stop: _Optional[_Union[_vocabulary_pb2.StopMode, str]] = ..., triggers: _Optional[_Iterable[_Union[RiskTrigger, _Mapping]]] = ..., drawdown_ms: _Optional[int] = ..., streak: _Optional[int] = ..., streak_ms: _Optional[int] = ..., exiting: _Optional[int] = ...) -> None: ...
+    errors: int
+    spike_length: int
+    def __init__(self, mode: _Optional[_Union[_vocabulary_pb2.RiskMode, str]] = ..., stop: _Optional[_Union[_vocabulary_pb2.StopMode, str]] = ..., triggers: _Optional[_Iterable[_Union[RiskTrigger, _Mapping]]] = ..., drawdown_ms: _Optional[int] = ..., streak: _Optional[int] = ..., streak_ms: _Optional[int] = ..., exiting: _Optional[int] = ..., errors: _Optional[int] = ..., spike_length: _Optional[int] = ...) -> None: ...
 
 class RiskTrigger(_message.Message):
     __slots__ = ("trigger", "value", "limit", "active", "count", "since_ms", "clear_ms")
@@ -342,7 +360,7 @@ class Pnl(_message.Message):
     def __init__(self, harvest_atoms: _Optional[int] = ..., execution_atoms: _Optional[int] = ..., exit_atoms: _Optional[int] = ..., fees_atoms: _Optional[int] = ..., funding_atoms: _Optional[int] = ..., fee_base_atoms: _Optional[int] = ...) -> None: ...
 
 class Ledger(_message.Message):
-    __slots__ = ("cash_atoms", "ledger_lots", "ledger_fees_atoms", "ledger_funding_atoms", "ledger_base_atoms", "transfers_atoms", "seed_lots", "seed_mark_half_ticks", "peak_atoms", "orders", "trade_keys", "funding_keys")
+    __slots__ = ("cash_atoms", "ledger_lots", "ledger_fees_atoms", "ledger_funding_atoms", "ledger_base_atoms", "transfers_atoms", "seed_lots", "seed_mark_half_ticks", "peak_atoms", "orders", "trade_keys", "funding_keys", "start_quote_atoms", "start_base_atoms", "adopted_lots")
     CASH_ATOMS_FIELD_NUMBER: _ClassVar[int]
     LEDGER_LOTS_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FEES_ATOMS_FIELD_NUMBER: _ClassVar[int]
@@ -355,6 +373,9 @@ class Ledger(_message.Message):
     ORDERS_FIELD_NUMBER: _ClassVar[int]
     TRADE_KEYS_FIELD_NUMBER: _ClassVar[int]
     FUNDING_KEYS_FIELD_NUMBER: _ClassVar[int]
+    START_QUOTE_ATOMS_FIELD_NUMBER: _ClassVar[int]
+    START_BASE_ATOMS_FIELD_NUMBER: _ClassVar[int]
+    ADOPTED_LOTS_FIELD_NUMBER: _ClassVar[int]
     cash_atoms: int
     ledger_lots: int
     ledger_fees_atoms: int
@@ -367,7 +388,10 @@ class Ledger(_message.Message):
     orders: LedgerOrders
     trade_keys: _containers.RepeatedScalarFieldContainer[int]
     funding_keys: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, cash_atoms: _Optional[int] = ..., ledger_lots: _Optional[int] = ..., ledger_fees_atoms: _Optional[int] = ..., ledger_funding_atoms: _Optional[int] = ..., ledger_base_atoms: _Optional[int] = ..., transfers_atoms: _Optional[int] = ..., seed_lots: _Optional[int] = ..., seed_mark_half_ticks: _Optional[int] = ..., peak_atoms: _Optional[int] = ..., orders: _Optional[_Union[LedgerOrders, _Mapping]] = ..., trade_keys: _Optional[_Iterable[int]] = ..., funding_keys: _Optional[_Iterable[int]] = ...) -> None: ...
+    start_quote_atoms: int
+    start_base_atoms: int
+    adopted_lots: int
+    def __init__(self, cash_atoms: _Optional[int] = ..., ledger_lots: _Optional[int] = ..., ledger_fees_atoms: _Optional[int] = ..., ledger_funding_atoms: _Optional[int] = ..., ledger_base_atoms: _Optional[int] = ..., transfers_atoms: _Optional[int] = ..., seed_lots: _Optional[int] = ..., seed_mark_half_ticks: _Optional[int] = ..., peak_atoms: _Optional[int] = ..., orders: _Optional[_Union[LedgerOrders, _Mapping]] = ..., trade_keys: _Optional[_Iterable[int]] = ..., funding_keys: _Optional[_Iterable[int]] = ..., start_quote_atoms: _Optional[int] = ..., start_base_atoms: _Optional[int] = ..., adopted_lots: _Optional[int] = ...) -> None: ...
 
 class LedgerOrders(_message.Message):
     __slots__ = ("sequence", "side", "price_ticks", "cumulative_lots", "traded_lots")

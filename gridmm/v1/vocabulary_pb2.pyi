@@ -96,7 +96,6 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_ORDER_LIMIT: _ClassVar[Reason]
     REASON_CAPACITY: _ClassVar[Reason]
     REASON_REPRICE: _ClassVar[Reason]
-    REASON_NOT_WANTED: _ClassVar[Reason]
     REASON_FUNDS: _ClassVar[Reason]
     REASON_FILTER: _ClassVar[Reason]
     REASON_RATE_LIMIT: _ClassVar[Reason]
@@ -189,7 +188,6 @@ REASON_BUDGET: Reason
 REASON_ORDER_LIMIT: Reason
 REASON_CAPACITY: Reason
 REASON_REPRICE: Reason
-REASON_NOT_WANTED: Reason
 REASON_FUNDS: Reason
 REASON_FILTER: Reason
 REASON_RATE_LIMIT: Reason

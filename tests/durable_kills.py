@@ -1,0 +1,241 @@
+"""Kill a Durable engine, over and over, and hold its memory against the exchange's: `make crash-test`.
+
+Engine, exchange and database are three processes. The engine is killed at random times and at named moments; the
+exchange's auditor looks at every event there; at the end ledger and State must agree on every order, fill and
+position.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from durable_child import MOMENTS
+from gridmm.layout import CLOSE, OPEN, Leg, Ret, Var
+from gridmm.model import from_state
+from gridmm.store import SqlStore
+from gridmm.tables import open_database
+from postgres import postgres_server
+from remote_exchange import Control, exchange_process
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a program finds only its own folder there
+
+from tools.results import code_hash, write
+
+HERE = Path(__file__).parent
+CONFIG = HERE / "configs" / "demo_fast.toml"
+SYMBOL = "BTC/USDT:USDT"
+PACE_MS = 2
+SEND_MS = 400  # a start after a kill waits so long; production waits 2 s
+
+
+@dataclass
+class Tally:
+    """What a run of kills did.
+
+    Attributes:
+        kills: Kills by the moment that they fell on; `at random` where they fell in between.
+        restarts: Starts after a kill.
+        orders: Orders that the exchange accepted.
+        fills: Trades.
+        looks: How often the auditor looked.
+    """
+
+    kills: Counter[str] = field(default_factory=Counter)
+    restarts: int = 0
+    orders: int = 0
+    fills: int = 0
+    looks: int = 0
+
+    def __str__(self) -> str:
+        fell = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
+        return f"{sum(self.kills.values())} kills ({fell}); {self.orders} orders, {self.fills} fills, {self.looks} looks"
+
+
+def start(db: str, address: str, *options: str) -> subprocess.Popen:
+    """Start an engine."""
+    command = [sys.executable, str(HERE / "durable_child.py"), "--db", db, "--exchange", address]
+    command += ["--config", str(CONFIG), "--send-ms", str(SEND_MS), *options]
+    paths = os.pathsep.join((str(HERE), str(HERE.parent)))
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
+def first_line(process: subprocess.Popen, beginning: str) -> str:
+    """Wait for a line that begins so; the process's own complaint where it never comes."""
+    assert process.stdout is not None and process.stderr is not None
+    patience = threading.Timer(90, process.kill)  # an engine that waits for ever must not be waited for
+    patience.start()
+    try:
+        for line in process.stdout:
+            if line.startswith(beginning):
+                return line
+    finally:
+        patience.cancel()
+    raise AssertionError(
+        f"no line {beginning!r}; exit code {process.wait()}: {process.stderr.read()[-2_000:]}"
+    )
+
+
+@contextmanager
+def market(*, still: bool = False) -> Iterator[tuple[str, Control]]:
+    """An exchange whose market moves by itself, or stands still after its first moments."""
+    moves = [] if still else ["--pace", str(PACE_MS)]
+    with exchange_process("--demo", "1", *moves, "--today", "--config", CONFIG) as (address, control):
+        if still:
+            control.advance(20)
+        yield address, control
+
+
+def kill(process: subprocess.Popen, draw: random.Random, tally: Tally) -> None:
+    """Kill an engine at a random time after it has begun."""
+    first_line(process, "at after commit")
+    time.sleep(draw.random() * 1.2)
+    process.kill()
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, err[-2_000:]
+    tally.kills["at random"] += 1
+
+
+def die(process: subprocess.Popen, moment: str, tally: Tally) -> None:
+    """Wait until an engine has died at the moment that it was told."""
+    if moment == "stop":
+        first_line(process, "at after send")
+        process.terminate()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, f"{moment} was never reached: {err[-2_000:]}"
+    tally.kills[moment] += 1
+
+
+def run_kills(db: str, kills: int, seed: int, say: Any = lambda line: None) -> Tally:
+    """Kill `kills` engines of one grid, then let one stop in peace, and check everything.
+
+    Args:
+        db: Database of the grid, empty.
+        kills: How many; every second one at a named moment, each of those in turn.
+        seed: Of the random times.
+        say: Told after each kill.
+    """
+    draw, tally = random.Random(seed), Tally()
+    with market() as (address, control):
+        for number in range(kills):
+            named = number % 2 == 0
+            moment = MOMENTS[(number // 2) % len(MOMENTS)]
+            count = 1 if moment in ("reconcile", "stop") else draw.randint(1, 12)
+            options = ["--die", f"{moment.replace(' ', '_')}:{count}"] if named else []
+            process = start(db, address, *options)
+            try:
+                die(process, moment, tally) if named else kill(process, draw, tally)
+            finally:
+                process.kill()
+            tally.restarts += 1
+            audit = control.audit()
+            assert not audit.violations, f"after kill {number}: {audit.violations}"
+            say(f"{number + 1} of {kills}: {tally}")
+        process = start(db, address)
+        first_line(process, "at after send")
+        time.sleep(1.0)
+        process.terminate()
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err[-2_000:] + out[-2_000:]
+        receipt = json.loads(out.splitlines()[-1])
+        audit = control.audit()
+        tally.orders, tally.fills, tally.looks = audit.orders, audit.fills, audit.checks
+        agree(db, receipt, audit)
+    return tally
+
+
+def agree(db: str, receipt: dict[str, Any], audit: Any) -> None:
+    """Hold the State against the exchange: violations, open orders, fills, position, money."""
+    assert not audit.violations, audit.violations
+    assert audit.open_orders == 0 == receipt["open_orders"]
+    assert audit.fills == receipt["fills"], "a fill was lost or doubled"
+    assert Decimal(audit.position) == Decimal(receipt["position"])
+    assert Decimal(receipt["pnl"]["residual"]) == 0
+    assert {Decimal(left) for left in receipt["residual_exchange"].values()} == {Decimal(0)}
+    assert receipt["defects"] == 0
+    database = open_database(db)
+    state = SqlStore(database, SYMBOL).load()
+    database.dispose()
+    assert state is not None, "the checksum was verified by load"
+    core, _ = from_state(state)
+    v = core.v
+    assert audit.orders <= v[Var.NEXT_SEQ] - 1, "an order that the State never numbered"
+    assert v[Var.STRAYS] == 0 or (core.strays[Ret.STATUS, : v[Var.STRAYS]] >= 4).all()
+    legs = core.slots[[OPEN + Leg.STATUS, CLOSE + Leg.STATUS], : v[Var.SLOTS]]
+    assert not ((legs > 0) & (legs < 4)).any(), "an order that is still open or unresolved"
+
+
+def missed(tally: Tally) -> list[str]:
+    """Return the named moments on which no kill fell."""
+    return [moment for moment in MOMENTS if not tally.kills[moment]]
+
+
+def crash_test(kind: str, kills: int, seed: int) -> dict[str, Any]:
+    """Run on one kind of database and return the counts."""
+    began = time.monotonic()
+    with ExitStack() as stack:
+        if kind == "postgres":
+            db = stack.enter_context(postgres_server()).new_database()
+        else:
+            db = f"{stack.enter_context(tempfile.TemporaryDirectory())}/grid.sqlite"
+        tally = run_kills(db, kills, seed, lambda line: print(f"{kind}: {line}", flush=True))
+    print(f"{kind}: {tally}", flush=True)
+    if never := missed(tally):
+        raise SystemExit(
+            f"{kind}: no kill fell on {', '.join(never)}. Every second kill takes the next of {len(MOMENTS)} "
+            f"moments: ask for at least {2 * len(MOMENTS) - 1} kills."
+        )
+    return {
+        "kills": sum(tally.kills.values()),
+        "kills_by_moment": dict(sorted(tally.kills.items())),
+        "orders": tally.orders,
+        "fills": tally.fills,
+        "auditor_looks": tally.looks,
+        "seconds": round(time.monotonic() - began),
+    }
+
+
+def main() -> int:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(description="Kill a Durable engine and check all that is left.")
+    parser.add_argument("--kills", type=int, default=500, help="on each database")
+    parser.add_argument("--db", choices=("sqlite", "postgres", "both"), default="both")
+    parser.add_argument("--seed", type=int, default=1, help="of the random times")
+    given = parser.parse_args()
+    code = code_hash()
+    kinds = ("sqlite", "postgres") if given.db == "both" else (given.db,)
+    counts = {kind: crash_test(kind, given.kills, given.seed) for kind in kinds}
+    write(
+        "crash_test",
+        "A Durable engine was killed again and again, half of the times at a named moment, and its memory held "
+        f"against the exchange's; a start waits {SEND_MS} ms before it sends, where production waits 2 s.",
+        f"make crash-test N={given.kills} DB={given.db}" + (f" SEED={given.seed}" if given.seed != 1 else ""),
+        counts,
+        code=code,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
