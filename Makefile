@@ -11,7 +11,7 @@ export NO_MKDOCS_2_WARNING = 1
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test search naive simulate crash-test pythons check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
+.PHONY: help run test search naive simulate crash-test failover pythons benchmark size sbom check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
 
 help: ## Show this list
 	@echo "gridmm: make TARGET [PYTHON=python3.12]"
@@ -21,8 +21,8 @@ run: setup-run ## Run a grid on the built-in paper exchange (ARGS="--help" for m
 	@$(BIN)/python -m gridmm run $(ARGS)
 
 test: check ## Run every check, every test, every notebook, and build the site
-	$(BIN)/python -m pytest -n 2 --dist loadfile -rs $(ARGS)
-	$(BIN)/mkdocs build --strict
+	@$(BIN)/python -m gridmm warm-up
+	$(BIN)/python -m pytest -n 3 --dist loadfile -rs $(ARGS)
 
 check: setup ## Check format, lint, types, and that all generated files are in sync
 	$(BIN)/ruff format --check .
@@ -84,8 +84,20 @@ simulate: setup ## Let the Durable engine live through many invented worlds (SEE
 crash-test: setup ## Kill a Durable engine many times (N=500 DB=sqlite|postgres|both SEED=1)
 	$(BIN)/python tests/durable_kills.py --kills $(or $(N),500) --db $(or $(DB),both) --seed $(or $(SEED),1)
 
+failover: setup ## Take a grid away from its workers again and again, and time what follows (N=10 of each way)
+	$(BIN)/python tests/failovers.py --rounds $(or $(N),10)
+
 pythons: setup ## Compare what every Python on this machine decides, compiled and not
 	$(BIN)/python tests/pythons.py
+
+benchmark: setup ## Measure a plan's cost against a raw commit (ARGS="--postgres --save")
+	$(BIN)/python -m benchmarks.durable_cost $(ARGS)
+
+size: setup ## Measure how large a grid's files become (ARGS="--ticks 1000000 --save")
+	$(BIN)/python -m benchmarks.database_size $(ARGS)
+
+sbom: setup ## Write the bill of materials of the run-time lock, dist/gridmm.cdx.json
+	$(BIN)/python -m tools.sbom
 
 coverage: setup ## Show which lines of the package no test runs
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered tests

@@ -8,6 +8,7 @@ __all__ = ['MANY_SENT', 'COMPARE_MS', 'holdings', 'Receipt', 'receipt', 'Desk', 
 # %% ../nbs/reference/52_desk.ipynb #c002
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
@@ -126,6 +127,8 @@ class Desk:
         exchange: Where it trades.
         began_ms: Market time at which this start began.
         inbox: What is to be taken next.
+        asked: How the session is to end; None while it is to go on.
+        say: Told what people should know.
     """
 
     name = ""
@@ -134,6 +137,8 @@ class Desk:
     def __init__(self, session: Session, exchange: Exchange) -> None:
         self.session, self.exchange, self.began_ms = session, exchange, 0
         self.inbox: deque[News] = deque()
+        self.asked: Stop | None = None
+        self.say: Callable[[str], None] = lambda line: None
         self._tasks: set[asyncio.Task] = set()
         self._failed: BaseException | None = None
         self._began_s, self._sent_s = 0.0, dict[str, float]()
@@ -147,16 +152,26 @@ class Desk:
         """Return the time after which an order of this moment must not be sent, None where there is none."""
         return self.now_ms + self.send_ms if self.send_ms else None
 
-    def believe(self, said: OrderReport | Absent) -> OrderReport | Absent:
+    def believe(self, said: OrderReport | Absent, asked_s: float) -> OrderReport | Absent:
         """Return an answer as far as it can be believed: an order that is not there may still be on its way.
 
         What counts is the time that has passed since this start saved the order, or since it took over those of the
-        last one. The order's own time does not tell: the clock may have been set since.
+        last one, until it asked: an answer may be read much later than it was given. The order's own time does not
+        tell: the clock may have been set since.
+
+        Args:
+            said: The answer.
+            asked_s: Time of the loop at which was asked, or earlier.
         """
         if not isinstance(said, Absent) or not said.final or self.absent_ms == 0:
             return said
-        passed_s = asyncio.get_running_loop().time() - self._sent_s.get(said.client_id, self._began_s)
+        passed_s = asked_s - self._sent_s.get(said.client_id, self._began_s)
         return Absent(said.client_id, final=passed_s * 1_000 >= self.absent_ms)
+
+    def believer(self) -> Callable[[OrderReport | Absent], OrderReport | Absent]:
+        """Return `believe` for answers to questions that are asked from now on."""
+        asked_s = asyncio.get_running_loop().time()
+        return lambda said: self.believe(said, asked_s)
 
     @property
     def absent_ms(self) -> int:
@@ -164,19 +179,40 @@ class Desk:
         return self.send_ms + self.exchange.absent_after_ms
 
     async def recover(self) -> None:
-        """Fold what the exchange knows, note what the account began with, and let the grid run."""
+        """Fold what the exchange knows, and note what the account began with; see `go_on` for a stop before it."""
+        self.go_on()
         session, now_ms = self.session, self.now_ms
         first = session.meta.version == 0
         since_ms = None if first else self._saved_ms()
-        for news in await reconcile(session, self.exchange, now_ms, since_ms, self.believe):
+        for news in await reconcile(session, self.exchange, now_ms, since_ms, self.believer()):
             session.take(*news)
         if first:
             money, base = await holdings(self.exchange, session.meta.instrument)
             start = {"CODE": Account.START, "ARG": money, "ARG2": base}
             session.take(event(Kind.ACCOUNT, now_ms, **start, QUIET=1))
-        session.take(event(Kind.COMMAND, now_ms, CODE=Command.STOP, ARG=Stop.RUN, QUIET=1))
         session.save()
         self.began_ms = now_ms
+
+    def go_on(self) -> None:
+        """Go on with a stop that the last start did not finish; let the grid run again after one that it did.
+
+        That it runs again is saved before anything is waited for; a start that dies before it has saved leaves the grid
+        as it was given back. The time of the state stays as it is, since fills are asked for from there.
+        """
+        session = self.session
+        last = Stop(session.core.v[Var.STOP])
+        if last == Stop.RUN or self.asked is not None:
+            return
+        if session.store.left_cleanly:
+            run = {"CODE": Command.STOP, "ARG": Stop.RUN}
+            session.take(event(Kind.COMMAND, self._saved_ms(), **run, QUIET=1))
+            session.save()
+            return
+        self.asked = last
+        self.say(
+            f"the last start ended in the middle of a stop ({last.name.lower()}): this one finishes it and ends. "
+            "Start again to trade"
+        )
 
     def _saved_ms(self) -> int:
         """Return a time before which every fill was certainly folded: that of the state."""
@@ -217,8 +253,9 @@ class Desk:
             for outcome in await exchange.cancel(orders.cancel):
                 self._answered(words.cancelled(outcome, self.now_ms))
         for client_id in orders.query:
+            believe = self.believer()
             try:
-                said = self.believe(await exchange.order(client_id))
+                said = believe(await exchange.order(client_id))
             except ExchangeUnreachable:
                 continue
             answer = words.news(said, self.now_ms, asked=True)
@@ -278,8 +315,10 @@ class Desk:
         self.take(event(Kind.RISK, now_ms, CODE=trigger, ARG=value))
 
     async def on_command(self, code: Command, arg: int, arg2: int, now_ms: int) -> None:
-        """Take an operator's command."""
+        """Take an operator's command; a stop is saved even where nothing goes out, so that the next start knows of it."""
         self.take(event(Kind.COMMAND, now_ms, CODE=code, ARG=arg, ARG2=arg2))
+        if code == Command.STOP:
+            self.session.save()
 
     async def receipt(self) -> Receipt:
         """Return what this session did and left."""
@@ -307,11 +346,9 @@ class MarketTime(Desk):
 
     Attributes:
         exchange: The paper exchange.
-        asked: How an operator wants the session to end.
     """
 
     exchange: PaperExchange
-    asked: Stop | None = None
 
     def __init__(self, session: Session, exchange: PaperExchange) -> None:
         super().__init__(session, exchange)
@@ -367,6 +404,10 @@ class MarketTime(Desk):
             self.exchange.advance(Row.TIME, self.now_ms + 100)
             await self.on_timer(self.exchange.now_ms)
             await self.settle()
+        return await self.leave()
+
+    async def leave(self) -> Receipt:
+        """Save, give the grid back, and say what is left."""
         self.session.save()
         done = await self.receipt()
         self.session.store.release()

@@ -12,12 +12,14 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from .config import config_hash
 from .decision import decision_record
 from .event_log import EventLog
 from .exchange import Absent, Exchange, Fill, Funding, OrderReport, OrderRequest
 from .layout import CLOSE, OPEN, Act, Col, Command, Core, Ev, Hole, Kind, Leg, Par, Ret, Var
 from .model import Meta, core_hash, from_state, seal, to_state
 from .names import Ids
+from .parameters import Basis
 from .pnl import PnL, base_fee_atoms, ledger_position, pnl
 from .slots import live, locate, position
 from .step import Plan, advance
@@ -74,6 +76,8 @@ class Session:
         holes: How many columns of `core.holes` the last step wrote.
         answers: What became of operators' commands; saved with the next commit.
         fills: Trades that were folded and are not yet saved; saved with the next commit.
+        basis: What the parameters were made of; None where they came from elsewhere.
+        notes: What a person should know of how this session was opened.
     """
 
     def __init__(
@@ -84,8 +88,10 @@ class Session:
         store: Store,
         log: EventLog | None = None,
         on_decision: Callable[[DecisionRecord], None] | None = None,
+        basis: Basis | None = None,
     ) -> None:
         self.core, self.par, self.meta, self.store, self.log = core, par, meta, store, log
+        self.basis, self.notes = basis, list[str]()
         self.words = Words(meta.instrument, meta.instance)
         self.holes = 0
         self.answers: list[Answer] = []
@@ -215,6 +221,30 @@ class Session:
         self.meta.prune(self.core)
         self.meta.version += 1
         self._commit(None, core_hash(self.core))
+
+    def change(self, basis: Basis) -> None:
+        """Go on under another configuration: saved with its hash, and with a segment of the event log that begins here.
+
+        Every event of a segment was applied under the configuration that its head names, so that a replay changes
+        parameters only between two segments.
+
+        Args:
+            basis: The other configuration, on the same market at the same price.
+
+        Raises:
+            ConfigError: Its amounts come to nothing; nothing was changed.
+        """
+        self.par, self.basis = basis.par(), basis
+        self.meta.config_hash = config_hash(basis.config.settings)
+        self.meta.max_lots, self.meta.target_lots = (
+            int(self.par[Par.MAX_LOTS]),
+            int(self.par[Par.TARGET_LOTS]),
+        )
+        if self.core.v[Var.EPOCH] and self.meta.geometric != bool(self.par[Par.GEOMETRIC]):
+            self.core.v[Var.WITHDRAWING] = 1  # as `resume`: the running lattice ends by the rules
+        self.save()
+        if self.log is not None:
+            self.begin_segment()
 
     def begin_segment(self) -> None:
         """Begin a segment of the event log that continues the state as it is; right after a save, or at a start."""

@@ -212,7 +212,7 @@ class EventLog:
 
         Args:
             folder: Holds the segments and nothing else.
-            flush_ms: How late an event may be written, milliseconds.
+            flush_ms: How old what waits may be when the next event comes, milliseconds.
             segment_bytes: Size from which `full` asks for the next segment.
             keep_bytes: Size of all segments together above which `begin` removes the oldest.
             sync: Whether each flush waits for the disk. Without it a flush survives the end of the process, but not
@@ -277,11 +277,6 @@ class EventLog:
         if self._count == MAX_PENDING or time_ms - self._oldest_ms >= self.flush_ms:
             self.flush()
         return self.sequence
-
-    def tick(self, now_ms: int) -> None:
-        """Write what waits if it is older than `flush_ms`; to be called while nothing happens."""
-        if self._count and now_ms - self._oldest_ms >= self.flush_ms:
-            self.flush()
 
     def flush(self) -> None:
         """Write what waits, as one frame."""

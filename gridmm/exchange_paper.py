@@ -25,7 +25,7 @@ from gridmm.exchange import (
     Unknown,
 )
 from .paper_account import Sum, Want
-from .paper_ledger import Entry, entries, trades
+from .paper_ledger import Entry, entries, payments, trades
 from .paper_market import Call, PaperAccount, PaperRules, as_integers
 from .paper_matching import submit
 from .units import Instrument
@@ -143,11 +143,10 @@ class PaperExchange(PaperDesk):
         """Return what is known of an order. Absence is final unless a placement is still on its way."""
         entry = self._live.get(self._keys.get(client_id, 0))
         if entry is None:
-            latest = "WHERE client_id = ? AND reason != 'DUPLICATE' ORDER BY key DESC LIMIT 1"
-            found = entries(self.ledger, latest, client_id)
+            found = entries(self.ledger, client_id=client_id)
             if not found:
                 return Absent(client_id, final=True)
-            entry = found[0]
+            entry = found[-1]
         if entry.status == "sent":
             return Absent(client_id, final=False)
         return entry.report(self.instrument)
@@ -163,9 +162,9 @@ class PaperExchange(PaperDesk):
 
     async def fundings(self, since_ms: int) -> list[Funding]:
         """Return funding payments from `since_ms` on, oldest first."""
-        rows = self.ledger.db.execute("SELECT * FROM funding WHERE time_ms >= ? ORDER BY id", (since_ms,))
+        paid = payments(self.ledger, since_ms)
         return [
-            Funding(str(number), self.instrument.money(atoms), time_ms) for number, atoms, time_ms in rows
+            Funding(str(number), self.instrument.money(atoms), time_ms) for number, atoms, time_ms in paid
         ]
 
     async def stream(self) -> AsyncIterator[StreamEvent]:
@@ -188,4 +187,4 @@ class PaperExchange(PaperDesk):
             self._answer(request, [Unknown(call.client_id, "the exchange was closed before it answered")])
         if self._news is not None:
             self._news.set()
-        self.ledger.db.close()
+        self.ledger.close()

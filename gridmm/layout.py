@@ -349,7 +349,8 @@ class Par(IntEnum):
     MONITORED = 51
     BASE_LOT_ATOMS = 52  # base atoms of one lot
     STREAK_WINDOW_MS = 53
-    LIMITS = 54  # from here one limit per Trigger, 0 off
+    ALLOWANCE = 54  # atoms that the grid may commit of a shared account, 0 no bound
+    LIMITS = 55  # from here one limit per Trigger, 0 off
 
 
 PAR_SIZE = int(Par.LIMITS) + len(Trigger) * 2  # the second half: Risk mode that each trigger sets

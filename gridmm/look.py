@@ -215,6 +215,7 @@ class OrderRow(NamedTuple):
     epoch: int
     age_ms: int | None  # None where the intent is not ours
     place: str  # slot, retired or stray
+    sequence: int  # its number: the newest one of a slot is what a clear names
 
 
 def open_orders(state: State, instrument: Instrument) -> list[OrderRow]:
@@ -240,6 +241,7 @@ def open_orders(state: State, instrument: Instrument) -> list[OrderRow]:
             epoch=epoch,
             age_ms=age,
             place=place,
+            sequence=order.sequence,
         )
         found.append((order.price_ticks, row))
 

@@ -178,21 +178,27 @@ def _loose_messages(orders: np.ndarray, ids: dict[int, Ids]) -> list[LooseOrder]
 MAX_KEPT = 4_096
 
 
-def _append_kept(
-    target: Any, array: np.ndarray, rows: tuple[int, ...], ids: dict[int, Ids], meta: Meta, make: Any
-) -> None:
-    """Append the message of each column of `array` to `target`, made by `make` only where it is not kept."""
+def _kept(
+    name: str, array: np.ndarray, rows: tuple[int, ...], ids: dict[int, Ids], meta: Meta, make: Any
+) -> bytes:
+    """Return the bytes of field `name` of a State, one message for each column of `array`.
+
+    A message is made by `make`, and written, only where it is not kept: at most decisions two or three have changed.
+    """
     raw, width = array.T.tobytes(), array.itemsize * len(array)
     columns = (raw[i : i + width] for i in range(0, len(raw), width))
     keys = [*zip(columns, *(map(ids.get, array[row].tolist()) for row in rows), strict=True)]
-    fresh = [i for i, key in enumerate(keys) if key not in meta.kept]
+    kept = meta.kept.setdefault(name, {})
+    found = [kept.get(key) for key in keys]
+    fresh = [i for i, written in enumerate(found) if written is None]
     if fresh:
-        messages = make(array[:, fresh], meta if make is _slot_messages else ids)
-        meta.kept.update(zip((keys[i] for i in fresh), messages, strict=True))
-    for key in keys:
-        target.append(meta.kept[key])
-    if len(meta.kept) > MAX_KEPT:
-        meta.kept.clear()
+        made = make(array[:, fresh], meta if make is _slot_messages else ids)
+        for i, message in zip(fresh, made, strict=True):
+            one: Any = {name: [message]}
+            found[i] = kept[keys[i]] = State(**one).SerializeToString(deterministic=True)
+    if len(kept) > MAX_KEPT:
+        kept.clear()
+    return b"".join(found)  # type: ignore[arg-type]  # none of them is None any more
 
 # %% ../nbs/reference/30_model.ipynb #c017
 SCHEMA_VERSION = 1
@@ -225,9 +231,10 @@ def to_state(core: Core, meta: Meta) -> State:
     state.lattice.geometric = meta.geometric
     slots, retired, strays = v[Var.SLOTS], v[Var.RETIRED], v[Var.STRAYS]
     legs = (OPEN + Leg.SEQ, CLOSE + Leg.SEQ)
-    _append_kept(state.slots, core.slots[:, :slots], legs, meta.ids, meta, _slot_messages)
-    _append_kept(state.retired, core.retired[:, :retired], (Ret.SEQ,), meta.ids, meta, _loose_messages)
-    _append_kept(state.strays, core.strays[:, :strays], (Ret.SEQ,), meta.stray_ids, meta, _loose_messages)
+    written = _kept("slots", core.slots[:, :slots], legs, meta.ids, meta, _slot_messages)
+    written += _kept("retired", core.retired[:, :retired], (Ret.SEQ,), meta.ids, meta, _loose_messages)
+    written += _kept("strays", core.strays[:, :strays], (Ret.SEQ,), meta.stray_ids, meta, _loose_messages)
+    state.MergeFromString(written)
     _write_rest(state, core)
     return state
 
@@ -390,7 +397,7 @@ def seal(state: State) -> bytes:
 # %% ../nbs/reference/30_model.ipynb #c028
 RECOVER = (
     "Keep this file and put a good copy in its place, or start again with --fresh, which sets it aside; "
-    "then cancel by hand what may still be open at the exchange"
+    "then cancel by hand what may still be open at the exchange: see Operations > Restore"
 )
 
 

@@ -7,9 +7,9 @@ __all__ = ['Ids', 'Meta']
 
 # %% ../nbs/reference/25_names.ipynb #c002
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .client_id import ClientId, encode
+from .client_id import MAX_INCARNATION, ClientId, encode
 from .layout import CLOSE, OPEN, Core, Leg, Ret, Var
 from .units import Instrument
 
@@ -38,7 +38,7 @@ class Meta:
         target_lots: Net position that counts as even.
         ids: Names of orders by sequence number.
         stray_ids: Names of strays by sequence number; apart, since a stray may carry the number of another order.
-        kept: Messages already made, for `to_state` alone.
+        kept: Messages already written, by field, for `to_state` alone.
     """
 
     instrument: Instrument
@@ -53,14 +53,16 @@ class Meta:
     target_lots: int = 0
     ids: dict[int, Ids] = field(default_factory=dict)
     stray_ids: dict[int, Ids] = field(default_factory=dict)
-    kept: dict[tuple, Any] = field(default_factory=dict, repr=False, compare=False)
+    kept: dict[str, dict[tuple, bytes]] = field(default_factory=dict, repr=False, compare=False)
 
     def name(self, sequence: int, epoch: int, cell: int, direction: int, leg: int) -> Ids:
         """Return the names of an order; made at the first call and kept, for they carry the start that made them."""
         ids = self.ids.get(sequence)
         if ids is None:
             client_id = encode(
-                ClientId(self.instance, self.incarnation, epoch, cell, direction, leg, sequence)
+                ClientId(
+                    self.instance, self.incarnation & MAX_INCARNATION, epoch, cell, direction, leg, sequence
+                )
             )
             ids = self.ids[sequence] = Ids(client_id)
         return ids

@@ -10,8 +10,9 @@ __all__ = ['REFUSALS', 'PaperRules', 'venue_of', 'as_integers', 'Call', 'Parcel'
 import asyncio
 from collections import deque
 from dataclasses import asdict, dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,10 @@ from gridmm.paper_account import (
 from .paper_ledger import Changes, Entry, Ledger, Trade, digest, entries, restore, save
 from .paper_matching import advance, advance_until
 from .units import MAX_ATOMS, Instrument
+
+# %% ../nbs/reference/48_paper_market.ipynb #c110
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 # %% ../nbs/reference/48_paper_market.ipynb #c005
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def venue_of(instrument: Instrument, rules: PaperRules) -> Venue:
         maker_ppm=instrument.maker_fee_ppm,
         taker_ppm=instrument.taker_fee_ppm,
         fee_in_base=int(rules.fee_in_base and spot),
-        min_lots=int(-(-instrument.min_quantity // instrument.lot)),
+        min_lots=int((instrument.min_quantity / instrument.lot).to_integral_value(ROUND_CEILING)),
         min_atoms=instrument.atoms(instrument.min_notional),
         leverage=rules.leverage,
         latency_ms=rules.latency_ms,
@@ -159,26 +164,29 @@ class PaperClock:
         self,
         instrument: Instrument,
         rules: PaperRules | None = None,
-        path: str | Path | None = None,
+        place: "str | Path | Engine | None" = None,
         *,
         tape: str = "",
         synchronous: str = "FULL",
+        schema: str | None = None,
     ) -> None:
         """Open the ledger and take up where it ends.
 
         Args:
             instrument: Market to be traded.
             rules: How the account begins and how fast the exchange answers.
-            path: Ledger file; None keeps the ledger in memory.
+            place: Ledger file, or a PostgreSQL; None keeps the ledger in memory.
             tape: Identity of the tape that is played; a ledger goes on only with the same.
             synchronous: See `Ledger`.
+            schema: See `Ledger`.
         """
         self.instrument, self.rules = instrument, rules or PaperRules()
         about = {name: str(value) for name, value in (asdict(instrument) | asdict(self.rules)).items()}
         self.venue = venue_of(instrument, self.rules)
-        self.ledger = Ledger(Path(path) if path else None, about | {"tape": tape}, synchronous)
+        place = Path(place) if isinstance(place, str) else place
+        self.ledger = Ledger(place, about | {"tape": tape}, synchronous, schema)
         restore(self.ledger, self.venue)
-        living = entries(self.ledger, "WHERE status IN ('sent', 'open') ORDER BY key")
+        living = entries(self.ledger, living=True)
         self._live = {entry.key: entry for entry in living}
         self._keys = {entry.client_id: entry.key for entry in reversed(living)}
         self._changed = False

@@ -228,7 +228,11 @@ def admissible(core, par, row, upper, lower, gross):
     if i >= 0 and (live(s, OPEN, i) or live(s, CLOSE, i) or position(s, i) != 0):
         return False
     reach = upper + lots if side > 0 else lots - lower
-    return reach <= par[Par.MAX_LOTS] and gross + lots <= par[Par.GROSS_LOTS]
+    if reach > par[Par.MAX_LOTS] or gross + lots > par[Par.GROSS_LOTS]:
+        return False
+    free = par[Par.ALLOWANCE] - max(core.risk[Trip.VALUE, Trigger.STOP_LOSS], 0)
+    dearest = max(v[Var.MARK2], 2 * price) * par[Par.HALF_ATOMS]
+    return par[Par.ALLOWANCE] == 0 or (gross + lots) * dearest <= free
 
 
 @compiled

@@ -4,45 +4,47 @@
 
 # %% auto #0
 __all__ = ['open_market', 'first_price', 'Run', 'wall_ms', 'files_of', 'set_aside', 'paper_rules', 'assemble', 'open_session',
-           'refuse_half', 'fresh_core', 'Rows', 'Signals', 'play', 'serve', 'reach', 'tell', 'finish', 'exit_code']
+           'refuse_half', 'fresh_core', 'Rows', 'Signals', 'play', 'reach', 'tell', 'finish', 'exit_code']
 
 # %% ../nbs/reference/60_run.ipynb #c002
-import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import __version__
-from .client_id import instance_of
+from .client_id import instance_of, start_number
 from .commands import Mailbox
 from .config import Config, at_price, config_hash, on_market
 from .demo_market import DEMO, DemoMarket
 from .desk import MarketTime, Receipt
 from .engine import Session, fit_rings, resume
-from .engine_durable import DurableMarket
+from .engine_durable import DurableMarket, in_force
 from .engine_simple import SimpleEngine
 from .errors import Exit, Problem, Refused, UsageError
 from .event_log import EventLog
 from .exchange_paper import PaperExchange
 from .feed import Market, Moment, Pace, moments, standing
-from .host import Host
 from .layout import Core, Var, empty_core
 from .model import Meta
 from .paper_account import Row as PaperRow
 from .paper_market import PaperRules
-from .parameters import instrument_of, par_vector
-from .rules import paper_equity
+from .parameters import Basis, Bounds, instrument_of, unbounded
 from .store import SqliteStore, SqlStore
 from .tape import describe, load, utc
 from .units import Instrument
 from .v1.decision_pb2 import DecisionRecord
 from .vocabulary import Stop
+
+# %% ../nbs/reference/60_run.ipynb #c110
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 # %% ../nbs/reference/60_run.ipynb #c005
 def open_market(config: Config) -> tuple[Market, Config, str]:
@@ -93,6 +95,10 @@ class Run:
         log: The event log.
         durable: Whether the Durable engine runs it.
         on_decision: Called with every decision.
+        owner: Who runs it, for people.
+        bounds: Makes the parameters those of a grid that shares its account.
+        start_ms: UTC of the start, which numbers it where the exchange outlives the database; 0 counts starts, since the
+            ledger of a paper exchange is restored with the state.
         lines: What a person should know before it begins.
         resumed: Whether a saved state is continued; known once it has begun.
         engine: The engine; there once it has begun.
@@ -108,6 +114,9 @@ class Run:
     durable: bool
     on_decision: Callable[[DecisionRecord], None] | None
     lines: list[str] = field(default_factory=list)
+    owner: str = field(default_factory=lambda: f"process {os.getpid()}")
+    bounds: Bounds = unbounded
+    start_ms: int = 0
     resumed: bool = False
     engine: MarketTime = field(init=False)
 
@@ -118,13 +127,19 @@ class Run:
             Refused: Half of the session is missing, or its state cannot be trusted.
         """
         paper, state = self.paper, self.store.load()
-        refuse_half(
-            self.db, paper.resume_row, state is not None and state.sequences.next_seq > 1, state is None
-        )
-        owner = f"process {os.getpid()}"
+        traded = state is not None and state.sequences.next_seq > 1
+        refuse_half(self.store.where, paper.ledger.where, paper.resume_row, traded, state is None)
         session, self.resumed = open_session(
-            self.config, self.ticks, self.store, self.log, self.on_decision, owner
+            self.config,
+            self.ticks,
+            self.store,
+            self.log,
+            self.on_decision,
+            self.owner,
+            self.start_ms,
+            self.bounds,
         )
+        self.lines += session.notes
         if self.durable:
             self.engine = DurableMarket(session, paper, Mailbox(self.store.engine, self.store.where), wall_ms)
         else:
@@ -144,23 +159,32 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def files_of(db: Path) -> tuple[Path, Path]:
-    """Return where the paper ledger and the event log of the database `db` are."""
-    return db.with_name(db.name + ".paper"), db.with_name(db.name + ".events")
+def files_of(db: Path, grid: str = "") -> tuple[Path, Path]:
+    """Return where the paper ledger and the event log of a grid are, whose state is in the database `db`.
+
+    Args:
+        db: The database.
+        grid: The grid's name, where the database holds several.
+    """
+    name = f"{db.name}.{grid}" if grid else db.name
+    return db.with_name(name + ".paper"), db.with_name(name + ".events")
 
 
-def set_aside(db: Path) -> Path | None:
-    """Rename a database with its ledger and log, so that a fresh start keeps the old one; return its new name."""
+def set_aside(db: Path, grids: Collection[str] = ("",)) -> Path | None:
+    """Rename a database with its ledgers and logs, so that a fresh start keeps the old ones; return its new name."""
+
+    def files(base: Path) -> list[Path]:
+        return [base, *(path for grid in grids for path in files_of(base, grid))]
 
     def there(base: Path) -> bool:
-        return any(path.exists() for path in (base, *files_of(base)))
+        return any(path.exists() for path in files(base))
 
     if not there(db):
         return None
     number = 1
     while there(kept := db.with_name(f"{db.name}.{number}")):
         number += 1
-    for old, new in zip((db, *files_of(db)), (kept, *files_of(kept)), strict=True):
+    for old, new in zip(files(db), files(kept), strict=True):
         for suffix in ("", "-wal", "-shm"):
             if (path := old.with_name(old.name + suffix)).exists():
                 path.rename(new.with_name(new.name + suffix))
@@ -185,6 +209,8 @@ def assemble(
     db: Path,
     stack: ExitStack,
     *,
+    grid: str = "",
+    server: "Engine | None" = None,
     durable: bool = False,
     synchronous: str = "FULL",
     on_decision: Callable[[DecisionRecord], None] | None = None,
@@ -195,6 +221,8 @@ def assemble(
         config: The configuration.
         db: SQLite file of the state; ledger and log stand beside it.
         stack: Closes what was opened.
+        grid: The grid's name, where the database holds several.
+        server: PostgreSQL that holds state and ledger instead of files; of `db`, only the event log is there.
         durable: Whether the Durable engine runs it; its session is opened by `Run.begin`, under DBOS.
         synchronous: How surely SQLite writes; `OFF` for files that nobody will read again.
         on_decision: Called with every decision, after it was saved.
@@ -206,11 +234,19 @@ def assemble(
     market, config, line = open_market(config)
     instrument, ticks = instrument_of(config.settings), first_price(market)
     config = at_price(config, instrument.price(ticks))
-    ledger, folder = files_of(db)
-    store = SqliteStore(db, instrument.symbol, synchronous=synchronous)
-    stack.callback(store.close)
-    paper = PaperExchange(instrument, paper_rules(config), ledger, tape=market.sha, synchronous=synchronous)
-    stack.callback(paper.ledger.db.close)
+    ledger, folder = files_of(db, grid)
+    place: Path | Engine = ledger if server is None else server
+    store: SqlStore
+    if server is None:
+        store = SqliteStore(db, instrument.symbol, grid, synchronous=synchronous, shared=bool(grid))
+        stack.callback(store.close)
+    else:
+        store = SqlStore(server, instrument.symbol, grid)
+    schema = None if server is None else f"paper_{store.grid}"
+    paper = PaperExchange(
+        instrument, paper_rules(config), place, tape=market.sha, synchronous=synchronous, schema=schema
+    )
+    stack.callback(paper.ledger.close)
     log = EventLog(folder)
     stack.callback(log.close)
     lines = [line, *(f"warning: {warning}" for warning in _news(config, told))]
@@ -235,6 +271,8 @@ def open_session(
     log: EventLog | None = None,
     on_decision: Callable[[DecisionRecord], None] | None = None,
     owner: str = "",
+    now_ms: int = 0,
+    bounds: Bounds = unbounded,
 ) -> tuple[Session, bool]:
     """Take ownership of a grid; return its session, and whether it goes on from a saved state.
 
@@ -245,37 +283,56 @@ def open_session(
         log: The event log.
         on_decision: Called with every decision, after it was saved.
         owner: Who takes the grid, for people.
+        now_ms: UTC, so that no id repeats after a restore; 0 counts starts, for sessions that are compared.
+        bounds: See `Run`.
     """
-    settings, instrument = config.settings, instrument_of(config.settings)
-    price = instrument.price(ticks)
-    par = par_vector(settings, instrument, equity=paper_equity(settings, price), price=price)
+    instrument, incarnation = instrument_of(config.settings), store.acquire(owner, start_number(now_ms))
+    config, note = _goes_on_with(config, instrument.price(ticks), store)
+    settings, basis = config.settings, Basis(config, instrument, instrument.price(ticks), bounds)
+    par = basis.par()
     meta = Meta(
         instrument,
         instance=instance_of(store.grid),
-        incarnation=store.acquire(owner),
+        incarnation=incarnation,
         geometric=settings.grid.spacing == "geometric",
         code_version=__version__,
         config_hash=config_hash(settings),
     )
     saved = resume(store, meta, par)
     core, meta = saved if saved is not None else (fresh_core(par, config, instrument, ticks), meta)
-    return Session(core, par, meta, store, log, on_decision), saved is not None
+    session = Session(core, par, meta, store, log, on_decision, basis)
+    session.notes += [note] if note else []
+    return session, saved is not None
 
 
-def refuse_half(db: Path, row: int, traded: bool, empty: bool) -> None:
+def _goes_on_with(config: Config, price: Decimal, store: SqlStore) -> tuple[Config, str]:
+    """Return the configuration in force, and what to say of it: a reload holds until another file replaces it."""
+    state = store.load()
+    if state is None or state.config_hash in ("", config_hash(config.settings)):
+        return config, ""
+    return in_force(config, price, state.config_hash, Mailbox(store.engine, store.where).listed(store.grid))
+
+
+def refuse_half(state: str, ledger: str, row: int, traded: bool, empty: bool) -> None:
     """Refuse to go on with half of a session: a state without the exchange that it traded on, or the reverse.
 
+    Args:
+        state: Where the state is.
+        ledger: Where the paper exchange's ledger is.
+        row: Next row of the market that the exchange wants.
+        traded: Whether the state has ever ordered anything.
+        empty: Whether there is no state.
+
     Raises:
-        Refused: One of the two files is of another start.
+        Refused: One of the two is of another start.
     """
-    ledger = files_of(db)[0]
     if (traded and row == 0) or (empty and row > 0):
-        what = f"{db} and {ledger.name} are not of one session"
-        missing = ledger.name if traded else db.name
+        what = f"{state} and {Path(ledger).name} are not of one session"
+        missing = ledger if traded else state
         raise Refused(
             what,
-            f"{missing} has seen nothing, the other has",
-            "Put the missing file back, or start with --fresh",
+            f"{Path(missing).name} has seen nothing, the other has",
+            "Put the missing one back, or start with --fresh",
         )
 
 
@@ -330,6 +387,8 @@ async def play(run: Run, signals: Signals, pace: Pace) -> Receipt:
     engine, paper, settings = run.engine, run.engine.exchange, run.config.settings
     period_ms, rows = settings.atr.candle, Rows(run.market)
     await engine.start()
+    if signals.stop is None:
+        signals.stop = engine.asked
     seen = standing(run.market, paper.resume_row, period_ms)
     if seen is not None and run.resumed and paper.resume_row < run.market.rows:
         await tell(engine, seen)
@@ -346,33 +405,6 @@ async def play(run: Run, signals: Signals, pace: Pace) -> Receipt:
         if engine.asked is not None:
             signals.stop = engine.asked
     return await finish(run, signals, moment_rows=rows, pace=pace)
-
-
-async def serve(run: Run, signals: Signals, pace: Pace, say: Callable[[str], None]) -> Receipt:
-    """Run a session to its end: alone, or, where it is durable, as a workflow of DBOS in its own database.
-
-    Args:
-        run: A session put together.
-        signals: How it is told to end.
-        pace: How fast market time passes.
-        say: Told what a person should know before it begins.
-    """
-    done: list[Receipt] = []
-
-    async def body() -> str:
-        if run.durable:
-            run.begin()
-        for line in run.lines:
-            say(line)
-        done.append(await play(run, signals, pace))
-        return json.dumps(done[0]._asdict())
-
-    if run.durable:
-        async with Host(run.store.engine, "run") as host:
-            await host.serve(run.store.grid, body)
-    else:
-        await body()
-    return done[0]
 
 
 async def reach(engine: MarketTime, moment: Moment, rows: Rows, pace: Pace) -> None:
@@ -416,8 +448,7 @@ async def finish(run: Run, signals: Signals, *, moment_rows: Rows, pace: Pace) -
                 break
             await reach(engine, moment, moment_rows, pace)
         if stopping.after_drain == "leave":
-            engine.session.save()
-            return await engine.receipt()
+            return await engine.leave()
         how = Stop.CANCEL
     return await engine.stop(how, stopping.timeout)
 

@@ -7,6 +7,7 @@ __all__ = ['decision_line', 'receipt_line', 'receipt_table']
 
 # %% ../nbs/reference/61_run_output.ipynb #c002
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from .desk import Receipt
@@ -16,12 +17,13 @@ from .v1.decision_pb2 import DecisionRecord
 from .v1.vocabulary_pb2 import Action, LegName, Reason, RiskMode, Side
 
 # %% ../nbs/reference/61_run_output.ipynb #c005
-def decision_line(record: DecisionRecord, instrument: Instrument) -> str:
+def decision_line(record: DecisionRecord, instrument: Instrument, grid: str = "") -> str:
     """Return one decision as a line of JSON; prices and quantities are decimal strings.
 
     Args:
         record: The record that was saved with the state.
         instrument: Whose ticks and lots it counts in.
+        grid: The grid's name, where there are several.
     """
     orders = [
         {
@@ -47,6 +49,8 @@ def decision_line(record: DecisionRecord, instrument: Instrument) -> str:
         "orders": orders,
         "hash_after": record.hash_after,
     }
+    if grid:
+        line["grid"] = grid
     return json.dumps(line, separators=(",", ":"))
 
 
@@ -59,13 +63,19 @@ def _word(enum: Any, value: int) -> str:
     return enum.Name(value).removeprefix(f"{prefix}_").lower()
 
 # %% ../nbs/reference/61_run_output.ipynb #c009
-def receipt_line(receipt: Receipt) -> str:
-    """Return a receipt as one line of JSON."""
-    return json.dumps(receipt._asdict(), separators=(",", ":"))
+def receipt_line(receipts: Mapping[str, Receipt]) -> str:
+    """Return receipts as one line of JSON: the only one as it is, several by grid under `grids`."""
+    said: dict[str, Any] = {name: receipt._asdict() for name, receipt in receipts.items()}
+    return json.dumps(said[""] if list(said) == [""] else {"grids": said}, separators=(",", ":"))
 
 
-def receipt_table(receipt: Receipt) -> str:
-    """Return a receipt as lines of text."""
+def receipt_table(receipts: Mapping[str, Receipt]) -> str:
+    """Return receipts as lines of text."""
+    return "\n\n".join((f"grid {name}\n" if name else "") + _table(one) for name, one in receipts.items())
+
+
+def _table(receipt: Receipt) -> str:
+    """Return one receipt as lines of text."""
     rows: list[tuple[str, Any]] = []
     for name, value in receipt._asdict().items():
         if isinstance(value, dict):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Act', 'Lattice', 'Grid', 'Atr', 'Trend', 'Trip', 'CountTrip', 'TimeTrip', 'FactorTrip', 'ShareTrip', 'MoneyTrip',
-           'BaseTrip', 'DrawdownTrip', 'SpikeTrip', 'trip', 'Risk', 'trip_defaults', 'Execution', 'Market', 'Paper',
-           'Feed', 'Stopping', 'Settings']
+           'BaseTrip', 'DrawdownTrip', 'SpikeTrip', 'trip', 'Risk', 'trip_defaults', 'Execution', 'Market', 'Account',
+           'Paper', 'Feed', 'Stopping', 'Settings']
 
 # %% ../nbs/reference/29_settings.ipynb #c002
 from typing import Any, Literal, Self
@@ -72,9 +72,9 @@ class Grid(Lattice):
         over="0")
     max_position: Base = param(
         "50 %", "Largest position. The grid size does not bound inventory, only this does.",
-        "larger: more inventory in a run", "epoch", over="0")
+        "larger: more inventory in a run", over="0")
     gross_limit: MaybeBase = param(
-        None, "Largest sum of long and short, open orders included.", "larger: both signs at once", "epoch", left_out="twice max_position", over="0")
+        None, "Largest sum of long and short, open orders included.", "larger: both signs at once", left_out="twice max_position", over="0")
     skew_factor: Factor = param(
         "0.5", "How far a full position pushes its own window away, in halves of the window.",
         "larger: accumulates later", low="0", high="1")
@@ -186,7 +186,7 @@ class SpikeTrip(FactorTrip):
 
     drop: Share = param("1 %", "How far below the mean close the candle must end.", "larger: rarer", low="0 %", high="100 %")
     length: Count = param(20, "Candles in the mean volume.", "larger: slower", "start", low=2, high=256)
-    symbols: Names = param((), "Other symbols that are watched, at most 8.", change="start")
+    symbols: Names = param((), "Other symbols to watch; none until a feed brings their candles.", change="start")
     require: Literal["any", "all"] = param("any", "Whether one symbol is enough or all must spike.")
 # fmt: on
 
@@ -278,6 +278,14 @@ class Market(Section):
     multiplier: Exact = param("1", "Base per unit of quantity.", change="start", over="0")
 
 
+class Account(Section):
+    """Which account the grid trades on, and how much of it is the grid's."""
+
+    name: Text = param("paper", "Name of the account; several grids may share one.", "its limits hold for all of them together", "start")
+    exposure: Quote = param(
+        "0", "What the grid may commit of a shared account.", "0 is max_position at the price of the start", "start", low="0")
+
+
 class Paper(Section):
     """The account on the paper exchange."""
 
@@ -306,10 +314,11 @@ class Stopping(Section):
     """What a stop does."""
 
     on_signal: Literal["drain", "cancel", "flatten"] = param(
-        "cancel", "What SIGTERM and SIGINT do: let closes work, cancel all, or close at the market.")
-    drain: Time = param("60 s", "How long a drain waits for closing orders.", high="30 d")
-    after_drain: Literal["leave", "cancel"] = param("cancel", "What happens to closing orders that are left then.")
-    timeout: Time = param("30 s", "How long to wait for the exchange to confirm.", low="1 s", high="1 h")
+        "cancel", "What SIGTERM and SIGINT do: let closes work, cancel all, or close at the market.", change="start")
+    drain: Time = param("60 s", "How long a drain waits for closing orders.", change="start", high="30 d")
+    after_drain: Literal["leave", "cancel"] = param(
+        "cancel", "What happens to closing orders that are left then.", change="start")
+    timeout: Time = param("30 s", "How long to wait for the exchange to confirm.", change="start", low="1 s", high="1 h")
 # fmt: on
 
 # %% ../nbs/reference/29_settings.ipynb #c026
@@ -322,6 +331,7 @@ class Settings(Section):
     risk: Risk = Field(default_factory=Risk, description="When the grid stops opening, or stops.")
     execution: Execution = Field(default_factory=Execution, description="How orders go out.")
     instrument: Market = Field(default_factory=Market, description="The market's rules.")
+    account: Account = Field(default_factory=Account, description="Which account the grid trades on.")
     paper: Paper = Field(default_factory=Paper, description="The account on the paper exchange.")
     feed: Feed = Field(default_factory=Feed, description="Where prices come from.")
     stop: Stopping = Field(default_factory=Stopping, description="What a stop does.")

@@ -10,14 +10,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from .errors import BadChecksum, Fenced, StateError, Truncated, WrongSymbol
 from .model import RECOVER, seal, unseal
-from .tables import ANOTHER, one_line, sqlite_engine, tables
+from .tables import ANOTHER, one_line, save_statements, sqlite_engine, tables
 from .v1.decision_pb2 import DecisionRecord
 from .v1.state_pb2 import State
 
@@ -58,15 +56,19 @@ class Store(Protocol):
     grid: str
     left_cleanly: bool
 
-    def acquire(self, owner: str = "") -> int:
-        """Take ownership of the grid and return its fencing token, one higher than the last one.
+    def acquire(self, owner: str = "", least: int = 1) -> int:
+        """Take ownership of the grid and return its fencing token, higher than the last one.
 
         Sets `left_cleanly`: whether the last owner released the grid, so that nothing of it can still be on its way.
+        A store that has owned the grid takes it again only where nobody else has taken it since.
 
         Args:
             owner: Who takes it, for people.
+            least: The token is not below it: `client_id.start_number` where orders are sent to an exchange that will
+                remember them when this database is restored from an old copy.
 
         Raises:
+            Fenced: Another store took the grid after this one.
             WrongSymbol: The grid of this name trades another market.
             StateError: The database is damaged, or not one of gridmm.
             StoreUnreachable: The database does not answer.
@@ -164,10 +166,10 @@ class MemoryStore:
     _decisions: dict[int, bytes] = field(default_factory=dict, repr=False)
     _fills: list[FillRow] = field(default_factory=list, repr=False)
 
-    def acquire(self, owner: str = "") -> int:
+    def acquire(self, owner: str = "", least: int = 1) -> int:
         """Take ownership; see `Store.acquire`."""
-        self._incarnation += 1
-        self.left_cleanly, self._released = self._released, False
+        self._incarnation = max(self._incarnation + 1, least)
+        self.left_cleanly = self._released
         return self._incarnation
 
     def release(self) -> None:
@@ -189,7 +191,7 @@ class MemoryStore:
         owned = self._incarnation > 0
         if not owned or (state.version - 1, state.incarnation) != (self._version, self._incarnation):
             raise _fenced(self.grid or self.symbol, state, self._version, self._incarnation)
-        self._data, self._version = seal(state), state.version
+        self._data, self._version, self._released = seal(state), state.version, False
         self.answers |= {answer.id: answer for answer in answers}
         self._fills.extend(fills)
         if decision is not None:
@@ -214,6 +216,11 @@ class MemoryStore:
         """Do nothing."""
 
 # %% ../nbs/reference/37_store.ipynb #c018
+def _columns(prefix: str, names: Sequence[str], rows: Sequence[tuple]) -> dict[str, list]:
+    """Return rows as one list for each column."""
+    return {f"{prefix}_{name}": [row[i] for row in rows] for i, name in enumerate(names)}
+
+
 class SqlStore:
     """Keeps the State in a database. One row a grid, one row a decision."""
 
@@ -232,51 +239,62 @@ class SqlStore:
         self.engine, self.symbol, self.grid = engine, symbol, grid or symbol
         self.where = where or engine.url.render_as_string(hide_password=True)
         self.keep_decisions = keep_decisions
-        self.left_cleanly, self._incarnation = True, 0
+        self.left_cleanly, self._incarnation, self._saved = True, 0, False
+        self._at_once = engine.dialect.name == "postgresql"
+        self._saver = engine.execution_options(isolation_level="AUTOCOMMIT") if self._at_once else engine
         with one_line(self.where):
             tables().metadata.create_all(engine)
 
-    def acquire(self, owner: str = "") -> int:
+    def acquire(self, owner: str = "", least: int = 1) -> int:
         """Take ownership; see `Store.acquire`."""
-        from sqlalchemy import insert, update
+        from sqlalchemy import case, insert, true, update
 
         grids = tables().grids
+        still = (grids.c.incarnation == self._incarnation) if self._incarnation else true()
+        number = case((grids.c.incarnation < least, least), else_=grids.c.incarnation + 1)
         with one_line(self.where), self.engine.begin() as connection:
             taken = connection.execute(
                 update(grids)
                 .where(grids.c.grid == self.grid)
-                .values(incarnation=grids.c.incarnation + 1)
+                .where(still)
+                .values(incarnation=number)
                 .returning(grids.c.incarnation, grids.c.symbol)
             ).first()
+            if taken is None and self._incarnation:
+                raise self._displaced(connection)
             if taken is None:
                 row = {
                     "grid": self.grid,
                     "symbol": self.symbol,
                     "version": 0,
-                    "incarnation": 1,
+                    "incarnation": least,
                     "saved_ms": 0,
                 }
                 connection.execute(insert(grids).values(row))
             elif taken.symbol != self.symbol:
                 raise _wrong_symbol(f"grid {self.grid} in {self.where}", taken.symbol, self.symbol)
-            self._incarnation = 1 if taken is None else int(taken.incarnation)
-            self.left_cleanly = self._own(connection, owner)
+            self._incarnation = least if taken is None else int(taken.incarnation)
+            self._saved, self.left_cleanly = False, self._own(connection, owner, new=taken is None)
             return self._incarnation
 
-    def _own(self, connection: "Connection", owner: str) -> bool:
-        """Write down who owns the grid from now on; return whether the last owner had released it."""
+    def _own(self, connection: "Connection", owner: str, new: bool) -> bool:
+        """Write down who owns the grid from now on; return whether the last owner had released it.
+
+        It stays released until the new owner has saved: one that dies before that has sent nothing.
+        """
         from sqlalchemy import insert, select, update
 
         owners = tables().owners
         mine = owners.c.grid == self.grid
         last = connection.execute(select(owners.c.released).where(mine)).scalar()
-        row = {"incarnation": self._incarnation, "owner": owner, "released": False}
+        row = {"incarnation": self._incarnation, "owner": owner}
         if last is None:
-            connection.execute(insert(owners).values(grid=self.grid, **row))
+            # a database from before owners were written down: whoever had it may still be at work
+            last = new
+            connection.execute(insert(owners).values(grid=self.grid, released=last, **row))
         else:
             connection.execute(update(owners).where(mine).values(row))
-        # a database from before owners were written down: whoever had it may still be at work
-        return bool(last) if last is not None else self._incarnation == 1
+        return bool(last)
 
     def release(self) -> None:
         """Say that this owner has stopped; see `Store.release`."""
@@ -303,33 +321,42 @@ class SqlStore:
         fills: Sequence[FillRow] = (),
     ) -> None:
         """Save State and what belongs to it; see `Store.save`."""
-        statements = _statements()
-        where = {
-            "own_grid": self.grid,
+        statements, grid = save_statements(), self.grid
+        mine = {"own_grid": grid, "own_incarnation": state.incarnation}
+        new: dict[str, Any] = mine | {
             "old_version": state.version - 1,
-            "own_incarnation": state.incarnation,
+            "version": state.version,
+            "saved_ms": state.market.now_ms,
+            "state": seal(state),
         }
-        new = {"version": state.version, "saved_ms": state.market.now_ms, "state": seal(state)}
-        with one_line(self.where), self.engine.begin() as connection:
-            if connection.execute(statements.save, where | new).rowcount != 1:
+        decided = (
+            [] if decision is None else [(decision.sequence, decision.time_ms, decision.SerializeToString())]
+        )
+        oldest = state.version - self.keep_decisions if state.version % PRUNE_EVERY == 0 else 0
+        with one_line(self.where), self._saver.begin() as connection:
+            if self._at_once:
+                new |= {"oldest": oldest} | _columns("decide", ("sequence", "time_ms", "record"), decided)
+                new |= _columns("answer", Answer._fields, answers) | _columns("fill", FillRow._fields, fills)
+                if connection.execute(statements.at_once, new).first() is None:
+                    raise self._refusal(state, connection)
+                if not self._saved:  # after it: dying in between, this owner has sent nothing
+                    connection.execute(statements.at_work, mine)
+                self._saved = True
+                return
+            if connection.execute(statements.save, new).rowcount != 1:
                 raise self._refusal(state, connection)
-            if decision is not None:
-                record = decision.SerializeToString()
-                row = {
-                    "grid": self.grid,
-                    "sequence": decision.sequence,
-                    "time_ms": decision.time_ms,
-                    "record": record,
-                }
+            if not self._saved:
+                connection.execute(statements.at_work, mine)
+            for sequence, time_ms, record in decided:
+                row = {"grid": grid, "sequence": sequence, "time_ms": time_ms, "record": record}
                 connection.execute(statements.decide, row)
             if answers:
                 connection.execute(statements.answer, [{"own_id": a.id, **a._asdict()} for a in answers])
             if fills:
-                connection.execute(statements.fill, [{"grid": self.grid, **f._asdict()} for f in fills])
-            if state.version % PRUNE_EVERY == 0:
-                connection.execute(
-                    statements.prune, {"own_grid": self.grid, "oldest": state.version - self.keep_decisions}
-                )
+                connection.execute(statements.fill, [{"grid": grid, **f._asdict()} for f in fills])
+            if oldest > 0:
+                connection.execute(statements.prune, {"own_grid": grid, "oldest": oldest})
+        self._saved = True
 
     def decisions(self, first: int = 1, last: int | None = None) -> Iterator[DecisionRecord]:
         """Yield decisions; see `Store.decisions`."""
@@ -367,6 +394,17 @@ class SqlStore:
             query = select(*(grids.c[name] for name in columns)).where(grids.c.grid == self.grid)
             return connection.execute(query).first()
 
+    def _displaced(self, connection: "Connection") -> Fenced:
+        """Return why the grid was not taken again."""
+        from sqlalchemy import select
+
+        grids = tables().grids
+        query = select(grids.c.incarnation).where(grids.c.grid == self.grid)
+        now = connection.execute(query).scalar()
+        why = f"start {now} took it over while the database was out of reach" if now else "its row is gone"
+        what = f"start {self._incarnation} of {self.grid} is not its owner any more"
+        return Fenced(what, why, "Let this process end, the owner carries on")
+
     def _refusal(self, state: State, connection: "Connection") -> Fenced:
         """Return why the save changed no row."""
         from sqlalchemy import select
@@ -375,32 +413,6 @@ class SqlStore:
         query = select(grids.c.version, grids.c.incarnation).where(grids.c.grid == self.grid)
         version, incarnation = connection.execute(query).first() or (0, 0)
         return _fenced(self.grid, state, version, incarnation)
-
-# %% ../nbs/reference/37_store.ipynb #c020
-@cache
-def _statements() -> SimpleNamespace:
-    """Return the statements of a save."""
-    from sqlalchemy import bindparam, delete, insert, update
-
-    grids, decisions = tables().grids, tables().decisions
-    save = (
-        update(grids)
-        .where(grids.c.grid == bindparam("own_grid"))
-        .where(grids.c.version == bindparam("old_version"))
-        .where(grids.c.incarnation == bindparam("own_incarnation"))
-        .values({name: bindparam(name) for name in ("version", "saved_ms", "state")})
-    )
-    old = decisions.c.sequence <= bindparam("oldest")
-    prune = delete(decisions).where(decisions.c.grid == bindparam("own_grid")).where(old)
-    commands = tables().commands
-    answer = (
-        update(commands)
-        .where(commands.c.id == bindparam("own_id"))
-        .values({name: bindparam(name) for name in ("state", "result", "done_ms")})
-    )
-    return SimpleNamespace(
-        save=save, decide=insert(decisions), prune=prune, answer=answer, fill=insert(tables().fills)
-    )
 
 # %% ../nbs/reference/37_store.ipynb #c022
 class SqliteStore(SqlStore):

@@ -106,6 +106,7 @@ class Reason(IntEnum):
     RATE_LIMIT = 34
     OTHER = 35
     FEE_DUST = 36
+    ALLOWANCE = 37
 
 # %% ../nbs/reference/02_vocabulary.ipynb #c007
 class Trigger(IntEnum):

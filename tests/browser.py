@@ -1,4 +1,8 @@
-"""A headless Chromium that can reach this machine only, and tells what each page tried."""
+"""A headless Chromium that can reach this machine only, and tells what each page tried.
+
+It is started once; every round of pages has cookies and a cache of its own, and some tabs side by side, since a
+page that draws itself is mostly waited for.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from urllib.parse import urlsplit
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 PHONE_WIDTH = 390
+TABS = 3
 SETTLED = """(() => {
   const figures = [...document.querySelectorAll('.nb-figure')];
   const formulas = [...document.querySelectorAll('.arithmatex')];
@@ -65,30 +70,43 @@ def serve(folder: Path) -> Iterator[str]:
             thread.join()
 
 
+@dataclass(frozen=True)
 class Browser:
-    """Chromium, one process for each round of pages."""
+    """A running Chromium.
 
-    def __init__(self, program: str) -> None:
-        self.program = program
+    Attributes:
+        endpoint: Where it takes commands.
+    """
+
+    endpoint: str
 
     def visit(self, address: str, pages: list[str], page_timeout_s: float = 20.0) -> list[Seen]:
         """Open each page at phone width and report what it tried and what it failed at."""
-        with tempfile.TemporaryDirectory(prefix="gridmm-browser-", ignore_cleanup_errors=True) as profile:
-            options = (
-                "--headless --no-sandbox --disable-gpu --no-first-run --disable-quic --disable-sync "
-                "--disable-background-networking --disable-component-update --disable-dev-shm-usage "
-                "--remote-debugging-port=0"
-            ).split()
-            # No name resolves and every other address goes to a proxy that is not there.
-            options += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-            options += ["--proxy-server=127.0.0.1:9", "--proxy-bypass-list=127.0.0.1"]
-            command = [self.program, *options, f"--user-data-dir={profile}", "about:blank"]
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-                try:
-                    return asyncio.run(_visit(_endpoint(Path(profile)), address, pages, page_timeout_s))
-                finally:
-                    process.terminate()
-                    process.wait(timeout=20)
+        return asyncio.run(_visit(self.endpoint, address, pages, page_timeout_s))
+
+
+@contextlib.contextmanager
+def chromium(program: str) -> Iterator[Browser]:
+    """Start a Chromium with an empty profile, and end it."""
+    with tempfile.TemporaryDirectory(prefix="gridmm-browser-", ignore_cleanup_errors=True) as profile:
+        options = (
+            "--headless --no-sandbox --disable-gpu --no-first-run --disable-quic --disable-sync "
+            "--disable-background-networking --disable-component-update --disable-dev-shm-usage "
+            "--remote-debugging-port=0"
+        ).split()
+        # No name resolves and every other address goes to a proxy that is not there.
+        options += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        options += ["--proxy-server=127.0.0.1:9", "--proxy-bypass-list=127.0.0.1"]
+        # Of pages side by side only one is in front: the others must not be slowed down for it.
+        options += ["--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows"]
+        options += ["--disable-background-timer-throttling"]
+        command = [program, *options, f"--user-data-dir={profile}", "about:blank"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                yield Browser(_endpoint(Path(profile)))
+            finally:
+                process.terminate()
+                process.wait(timeout=20)
 
 
 def _endpoint(profile: Path, timeout_s: float = 30.0) -> str:
@@ -132,9 +150,26 @@ class _Session:
 
 
 async def _visit(endpoint: str, address: str, pages: list[str], timeout_s: float) -> list[Seen]:
-    socket = await websocket_connect(endpoint, max_message_size=2**28)
-    session = _Session(socket)
-    target = await session.call("Target.createTarget", url="about:blank")
+    session = _Session(await websocket_connect(endpoint, max_message_size=2**28))
+    profile = (await session.call("Target.createBrowserContext"))["browserContextId"]
+    waiting, seen = iter(pages), dict[str, Seen]()
+    tabs = (_tab(endpoint, profile, address, waiting, seen, timeout_s) for _ in range(min(TABS, len(pages))))
+    try:
+        await asyncio.gather(*tabs)
+    finally:
+        await session.call("Target.disposeBrowserContext", browserContextId=profile)
+        session.socket.close()
+    return [seen[page] for page in pages]
+
+
+async def _tab(
+    endpoint: str, profile: str, address: str, waiting: Iterator[str], seen: dict[str, Seen], timeout_s: float
+) -> None:
+    """Open pages in a tab of its own until none is left."""
+    session = _Session(await websocket_connect(endpoint, max_message_size=2**28))
+    target = await session.call(
+        "Target.createTarget", url="about:blank", browserContextId=profile, newWindow=True
+    )
     attached = await session.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
     session.tab = attached["sessionId"]
     for domain in ("Page", "Network", "Runtime", "Log"):
@@ -142,9 +177,9 @@ async def _visit(endpoint: str, address: str, pages: list[str], timeout_s: float
     await session.call(
         "Emulation.setDeviceMetricsOverride", width=PHONE_WIDTH, height=800, deviceScaleFactor=1, mobile=True
     )
-    seen = [await _open(session, address, page, timeout_s) for page in pages]
-    socket.close()
-    return seen
+    for page in waiting:
+        seen[page] = await _open(session, address, page, timeout_s)
+    session.socket.close()
 
 
 async def _open(session: _Session, address: str, page: str, timeout_s: float) -> Seen:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from planted import Project, result
+from balance import Balanced
+from compiled_code import link
+from planted import Project, sample
 from postgres import database, postgres, postgres_for_all  # noqa: F401  fixtures for every test file
-from tools.notebooks import ROOT
+from tools.notebooks import PACKAGE, ROOT
 
 NOTE = "note"
 
@@ -31,6 +32,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(text)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Use what a checkout with the same source has compiled, before workers start and each compiles it."""
+    if not hasattr(config, "workerinput"):
+        link(ROOT / PACKAGE)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Balanced | None:
+    """Take our own scheduler in place of `--dist loadfile`."""
+    return Balanced(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 @pytest.fixture
 def note(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Write down a text for the end of the run (it crosses from a worker to the terminal)."""
@@ -40,26 +53,4 @@ def note(record_property: Callable[[str, object], None]) -> Callable[[str], None
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A small project that keeps every promise, built by the real tools."""
-    for name in ("settings.ini", "pyproject.toml", "mkdocs.yml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "docs" / "style", tmp_path / "docs" / "style")
-    shutil.copytree(ROOT / "docs" / "script", tmp_path / "docs" / "script")
-    (tmp_path / "tools").symlink_to(ROOT / "tools")
-    made = Project(tmp_path)
-    made.write("gridmm/__init__.py", '__version__ = "0.1.0"\n')
-    made.write("CHANGELOG.md", "# Changes\n")
-    made.notebook("index.ipynb", "md:# Sample\n> A sample", "md:See [double](design/12_double.ipynb#use).")
-    made.write("README.md", "# Sample\n> A sample\n\nSee [double](nbs/design/12_double.ipynb#use).\n")
-    made.notebook(
-        "design/12_double.ipynb",
-        "#| default_exp double",
-        "md:# Double\n> Twice as much",
-        "md:## Use",
-        '#| export\ndef double(x: int) -> int:\n    """Return twice `x`."""\n    return 2 * x',
-        "md:Twice *two* is four:",
-        ("double(2)", result("4")),
-        "#| hide\nsecret = 1",
-    )
-    for name in ("nbs/conftest.py", "nbs/sanitize.cfg"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    return made
+    return sample(tmp_path)

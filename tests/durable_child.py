@@ -24,7 +24,7 @@ from gridmm.config import Config, load
 from gridmm.engine_durable import SEND_MS, DurableEngine, Price, endure
 from gridmm.errors import GridmmError
 from gridmm.exchange import OrderReport, OrderRequest, Outcome
-from gridmm.host import Host
+from gridmm.host import Host, queue_of
 from gridmm.run import open_session, wall_ms
 from gridmm.store import Answer, FillRow, SqlStore
 from gridmm.tables import open_database
@@ -70,12 +70,13 @@ class WatchedStore(SqlStore):
         answers: Sequence[Answer] = (),
         fills: Sequence[FillRow] = (),
     ) -> None:
-        """Save; see `SqlStore.save`."""
-        if WatchedExchange.stopping:
-            self.come("stop")
+        """Save; see `SqlStore.save`. Once it is saved that the grid stops, every save is a moment of the stop."""
         self.come("before commit")
         super().save(state, decision, answers, fills)
         self.come("after commit")
+        WatchedExchange.stopping = state.risk.stop - 1 > Stop.RUN
+        if WatchedExchange.stopping:
+            self.come("stop")
 
 
 class WatchedExchange(RemoteExchange):
@@ -131,7 +132,9 @@ async def main(given: argparse.Namespace) -> int:
     how: list[Stop] = []
 
     def begin() -> DurableEngine:
-        session, _ = open_session(config, given.ticks, store, owner=f"process {os.getpid()}")
+        session, _ = open_session(
+            config, given.ticks, store, owner=f"process {os.getpid()}", now_ms=wall_ms()
+        )
         engine = DurableEngine(
             session, exchange, lambda: ticks_of(exchange, config), Mailbox(database), wall_ms
         )
@@ -141,7 +144,6 @@ async def main(given: argparse.Namespace) -> int:
         return engine
 
     def stop() -> None:
-        WatchedExchange.stopping = True
         how.append(Stop.CANCEL)
         if engines:
             engines[-1].ask(Stop.CANCEL)
@@ -155,7 +157,7 @@ async def main(given: argparse.Namespace) -> int:
         return json.dumps((await endure(begin, say))._asdict())
 
     try:
-        async with Host(database, given.executor) as host:
+        async with Host(database, given.executor, {queue_of(store.grid): 1}) as host:
             print(await host.serve(store.grid, body), flush=True)
     except GridmmError as error:
         say(str(error))

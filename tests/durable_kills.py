@@ -8,6 +8,7 @@ position.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -19,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -30,6 +32,7 @@ from gridmm.layout import CLOSE, OPEN, Leg, Ret, Var
 from gridmm.model import from_state
 from gridmm.store import SqlStore
 from gridmm.tables import open_database
+from gridmm.vocabulary import Trigger, Trip
 from postgres import postgres_server
 from remote_exchange import Control, exchange_process
 
@@ -41,6 +44,7 @@ HERE = Path(__file__).parent
 CONFIG = HERE / "configs" / "demo_fast.toml"
 SYMBOL = "BTC/USDT:USDT"
 PACE_MS = 2
+A_WORLD = 25  # kills on one market, one grid and one database
 SEND_MS = 400  # a start after a kill waits so long; production waits 2 s
 
 
@@ -98,10 +102,10 @@ def first_line(process: subprocess.Popen, beginning: str) -> str:
 
 
 @contextmanager
-def market(*, still: bool = False) -> Iterator[tuple[str, Control]]:
-    """An exchange whose market moves by itself, or stands still after its first moments."""
+def market(*, still: bool = False, number: int = 1) -> Iterator[tuple[str, Control]]:
+    """An exchange whose market moves by itself, or stands still after its first moments; `number` tells which market."""
     moves = [] if still else ["--pace", str(PACE_MS)]
-    with exchange_process("--demo", "1", *moves, "--today", "--config", CONFIG) as (address, control):
+    with exchange_process("--demo", str(number), *moves, "--today", "--config", CONFIG) as (address, control):
         if still:
             control.advance(20)
         yield address, control
@@ -127,7 +131,22 @@ def die(process: subprocess.Popen, moment: str, tally: Tally) -> None:
     tally.kills[moment] += 1
 
 
-def run_kills(db: str, kills: int, seed: int, say: Any = lambda line: None) -> Tally:
+def end_of_stop(db: str, address: str) -> dict[str, Any]:
+    """Start after a kill in the middle of a stop; return the receipt of a start that nobody asks to stop."""
+    process = start(db, address)
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err[-2_000:] + out[-2_000:]
+    assert out.count("in the middle of a stop (cancel)") == 1, out[-2_000:]
+    assert "at before send" not in out, "an order was placed by a start that only finishes a stop"
+    return dict(json.loads(out.splitlines()[-1]))
+
+
+def run_kills(
+    db: str, kills: int, seed: int, say: Any = lambda line: None, tally: Tally | None = None, world: int = 1
+) -> Tally:
     """Kill `kills` engines of one grid, then let one stop in peace, and check everything.
 
     Args:
@@ -135,23 +154,32 @@ def run_kills(db: str, kills: int, seed: int, say: Any = lambda line: None) -> T
         kills: How many; every second one at a named moment, each of those in turn.
         seed: Of the random times.
         say: Told after each kill.
+        tally: What to add to.
+        world: Which market.
     """
-    draw, tally = random.Random(seed), Tally()
-    with market() as (address, control):
-        for number in range(kills):
+    draw, tally = random.Random(seed), tally or Tally()
+    before = sum(tally.kills.values())
+    with market(number=world) as (address, control):
+        for number in range(before, before + kills):
             named = number % 2 == 0
             moment = MOMENTS[(number // 2) % len(MOMENTS)]
-            count = 1 if moment in ("reconcile", "stop") else draw.randint(1, 12)
+            count = draw.randint(1, {"reconcile": 1, "stop": 3}.get(moment, 12))
             options = ["--die", f"{moment.replace(' ', '_')}:{count}"] if named else []
             process = start(db, address, *options)
             try:
                 die(process, moment, tally) if named else kill(process, draw, tally)
+            except AssertionError as error:
+                raise AssertionError(f"kill {number}: {error}\nthe State: {standing(db)}") from error
             finally:
                 process.kill()
             tally.restarts += 1
             audit = control.audit()
             assert not audit.violations, f"after kill {number}: {audit.violations}"
-            say(f"{number + 1} of {kills}: {tally}")
+            if named and moment == "stop":
+                receipt = end_of_stop(db, address)
+                assert receipt["open_orders"] == 0 == control.audit().open_orders, receipt
+                tally.restarts += 1
+            say(str(tally))
         process = start(db, address)
         first_line(process, "at after send")
         time.sleep(1.0)
@@ -160,12 +188,30 @@ def run_kills(db: str, kills: int, seed: int, say: Any = lambda line: None) -> T
         assert process.returncode == 0, err[-2_000:] + out[-2_000:]
         receipt = json.loads(out.splitlines()[-1])
         audit = control.audit()
-        tally.orders, tally.fills, tally.looks = audit.orders, audit.fills, audit.checks
+        tally.orders += audit.orders
+        tally.fills += audit.fills
+        tally.looks += audit.checks
         agree(db, receipt, audit)
     return tally
 
 
-def agree(db: str, receipt: dict[str, Any], audit: Any) -> None:
+def standing(db: str) -> dict[str, Any]:
+    """Return what the State says that could keep a grid from sending."""
+    database = open_database(db)
+    state = SqlStore(database, SYMBOL).load()
+    database.dispose()
+    if state is None:
+        return {}
+    core, _ = from_state(state)
+    v, trips = core.v, core.risk[Trip.ACTIVE].nonzero()[0]
+    said = {
+        name: int(v[getattr(Var, name)])
+        for name in ("RISK", "STOP", "SLOTS", "STRAYS", "PIVOT", "LAST", "ANCHOR")
+    }
+    return {**said, "triggers": [Trigger(int(trip)).name for trip in trips], "lots": int(v[Var.LEDGER_LOTS])}
+
+
+def agree(db: str, receipt: dict[str, Any], audit: Any, grid: str = "") -> None:
     """Hold the State against the exchange: violations, open orders, fills, position, money."""
     assert not audit.violations, audit.violations
     assert audit.open_orders == 0 == receipt["open_orders"]
@@ -175,7 +221,7 @@ def agree(db: str, receipt: dict[str, Any], audit: Any) -> None:
     assert {Decimal(left) for left in receipt["residual_exchange"].values()} == {Decimal(0)}
     assert receipt["defects"] == 0
     database = open_database(db)
-    state = SqlStore(database, SYMBOL).load()
+    state = SqlStore(database, SYMBOL, grid).load()
     database.dispose()
     assert state is not None, "the checksum was verified by load"
     core, _ = from_state(state)
@@ -194,12 +240,23 @@ def missed(tally: Tally) -> list[str]:
 def crash_test(kind: str, kills: int, seed: int) -> dict[str, Any]:
     """Run on one kind of database and return the counts."""
     began = time.monotonic()
+    tally = Tally()
     with ExitStack() as stack:
         if kind == "postgres":
-            db = stack.enter_context(postgres_server()).new_database()
+            new = stack.enter_context(postgres_server()).new_database
         else:
-            db = f"{stack.enter_context(tempfile.TemporaryDirectory())}/grid.sqlite"
-        tally = run_kills(db, kills, seed, lambda line: print(f"{kind}: {line}", flush=True))
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            names = itertools.count()
+
+            def new() -> str:
+                return f"{folder}/grid{next(names)}.sqlite"
+
+        for world in range(1, -(-kills // A_WORLD) + 1):
+            # a market goes its way, and after some hours of it a full grid would only wait
+            now = min(A_WORLD, kills - (world - 1) * A_WORLD)
+            run_kills(
+                new(), now, seed + world, lambda line: print(f"{kind}: {line}", flush=True), tally, world
+            )
     print(f"{kind}: {tally}", flush=True)
     if never := missed(tally):
         raise SystemExit(
@@ -212,6 +269,7 @@ def crash_test(kind: str, kills: int, seed: int) -> dict[str, Any]:
         "orders": tally.orders,
         "fills": tally.fills,
         "auditor_looks": tally.looks,
+        "worlds": -(-kills // A_WORLD),
         "seconds": round(time.monotonic() - began),
     }
 
@@ -225,7 +283,9 @@ def main() -> int:
     given = parser.parse_args()
     code = code_hash()
     kinds = ("sqlite", "postgres") if given.db == "both" else (given.db,)
-    counts = {kind: crash_test(kind, given.kills, given.seed) for kind in kinds}
+    with ThreadPoolExecutor(len(kinds)) as pool:  # each waits for its own processes most of the time
+        ran = pool.map(lambda kind: crash_test(kind, given.kills, given.seed), kinds)
+        counts = dict(zip(kinds, ran, strict=True))
     write(
         "crash_test",
         "A Durable engine was killed again and again, half of the times at a named moment, and its memory held "

@@ -10,6 +10,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
 
+from sqlalchemy import Row
+
 from gridmm.client_id import decode
 from gridmm.exchange import OrderReport
 from gridmm.exchange_paper import PaperExchange
@@ -105,17 +107,18 @@ class Auditor:
         )
         return self._found + [
             Violation("twice", f"{client_id} was taken {count} times", (client_id,), time_ms)
-            for client_id, count, time_ms in self.paper.ledger.db.execute(query)
+            for client_id, count, time_ms in self._ask(query)
         ]
+
+    def _ask(self, query: str) -> list[Row]:
+        """Return what the ledger's own database says."""
+        db = self.paper.ledger.db
+        with db.begin():
+            return list(db.exec_driver_sql(query))
 
     def counts(self) -> tuple[int, int, dict[str, int]]:
         """Return orders that were taken, fills, and refused placements by reason, from the ledger."""
-        db = self.paper.ledger.db
-        (orders,) = db.execute(
-            "SELECT COUNT(*) FROM orders WHERE status NOT IN ('sent', 'rejected')"
-        ).fetchone()
-        (fills,) = db.execute("SELECT COUNT(*) FROM fills").fetchone()
-        refused = dict(
-            db.execute("SELECT reason, COUNT(*) FROM orders WHERE status = 'rejected' GROUP BY reason")
-        )
-        return orders, fills, refused
+        ((orders,),) = self._ask("SELECT COUNT(*) FROM orders WHERE status NOT IN ('sent', 'rejected')")
+        ((fills,),) = self._ask("SELECT COUNT(*) FROM fills")
+        refused = self._ask("SELECT reason, COUNT(*) FROM orders WHERE status = 'rejected' GROUP BY reason")
+        return orders, fills, {str(reason): int(count) for reason, count in refused}

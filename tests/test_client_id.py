@@ -2,6 +2,7 @@
 
 import re
 import string
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -14,14 +15,19 @@ from gridmm.client_id import (
     MAX_INCARNATION,
     MAX_INSTANCE,
     MAX_SEQUENCE,
+    START_S,
     ClientId,
     check_character,
     decode,
     encode,
     instance_of,
     is_ours,
+    start_number,
 )
+from gridmm.names import Meta
+from gridmm.units import Instrument
 
+BTC = Instrument("BTC/USDT", "spot", Decimal("0.1"), Decimal("0.001"))
 SYMBOLS = string.digits + string.ascii_uppercase
 LIMITS = {
     "instance": (0, MAX_INSTANCE),
@@ -129,3 +135,19 @@ def test_instances_are_stable_and_small():
     assert instance_of("binance BTC/USDT") == instance_of("binance BTC/USDT")
     assert len({instance_of(f"grid {i}") for i in range(500)}) >= 498
     assert all(0 <= instance_of(f"grid {i}") <= MAX_INSTANCE for i in range(500))
+
+
+@given(st.integers(START_S, START_S + 10**9), st.integers(1, 10**9))
+def test_a_later_start_has_a_higher_number(at_s, later_s):
+    assert 1 <= start_number(at_s * 1_000) < start_number((at_s + later_s + 1) * 1_000)
+
+
+@pytest.mark.parametrize("now_ms", [-(10**15), 0, 10**12])
+def test_a_clock_that_is_wrong_gives_the_first_number(now_ms):
+    assert start_number(now_ms) == 1
+
+
+@given(st.integers(1, 10**9), st.integers(1, MAX_INCARNATION))
+def test_the_ids_of_two_starts_within_twelve_days_differ(start, later):
+    one, other = (Meta(BTC, instance=7, incarnation=number) for number in (start, start + later))
+    assert one.name(5, 1, 2, 1, 0) != other.name(5, 1, 2, 1, 0)

@@ -135,7 +135,7 @@ BAD = [
         "[risk]\ndrawdown = 5",
         r"drawdown in \[risk\]: it is a table, .* Write \[risk.drawdown\] on",
     ),
-    ("unknown table", "[exchnge]\nname = 1", r"\[exchnge\]: no such table. The tables are atr,"),
+    ("unknown table", "[exchnge]\nname = 1", r"\[exchnge\]: no such table. The tables are account, atr,"),
     ("near table", "[papr]\nequity = 1", r"\[papr\]: no such table. Did you mean \[paper\]\?"),
     (
         "trigger's key",
@@ -168,9 +168,9 @@ BAD = [
     ("backoff", '[execution]\nbackoff = "2 min"', r"it is longer than backoff_max"),
     ("symbols", "[risk.volume_spike]\nsymbols = 3", r"symbols = 3: the value is not a list of symbols"),
     (
-        "too many symbols",
-        '[risk.volume_spike]\nsymbols = ["A/B", "C/B", "D/B", "E/B", "F/B", "G/B", "H/B", "I/B", "J/B"]',
-        r"9 monitored symbols: at most 8",
+        "symbols that nobody watches",
+        '[risk.volume_spike]\nsymbols = ["ETH/USDT"]\nrequire = "all"',
+        r'symbols = \["ETH/USDT"\]: no feed brings the candles of other symbols: .* Remove symbols from \[risk',
     ),
     (
         "no seed on a perpetual",

@@ -2,14 +2,20 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import ExitStack
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gridmm.client_id import ClientId, encode
+from gridmm.config import load
+from gridmm.desk import Receipt
 from gridmm.engine import PEAK_STEPS, QUIET_MS, Session, fit_rings, resume
 from gridmm.engine_simple import SimpleEngine
-from gridmm.exchange import Fill, OrderRequest, Outcome, Unknown
+from gridmm.errors import ExchangeUnreachable
+from gridmm.exchange import Fill, OrderReport, OrderRequest, Outcome, Unknown
 from gridmm.exchange_paper import PaperExchange
 from gridmm.layout import (
     CLOSE,
@@ -29,8 +35,10 @@ from gridmm.layout import (
 from gridmm.model import Meta, core_hash, from_state
 from gridmm.paper_account import Row
 from gridmm.paper_market import PaperRules
+from gridmm.run import Signals, assemble
+from gridmm.several import serve, unpaced
 from gridmm.step import advance, copy_core
-from gridmm.store import MemoryStore
+from gridmm.store import MemoryStore, SqliteStore, SqlStore
 from gridmm.units import Instrument
 from gridmm.vocabulary import Action, Mode, Order, Report, Risk, Stop, Trigger, Trip
 from gridmm.words import Words, event, price_event, trade_key
@@ -317,3 +325,171 @@ def test_a_continued_state_knows_what_the_account_began_with() -> None:
     core, _ = from_state(state)
     rules = engine.exchange.rules
     assert core.v[Var.START_QUOTE] == COIN.atoms(rules.quote)
+
+
+# -- a stop that was cut off ----------------------------------------------------------------------------
+
+
+class Starts:
+    """One grid in a database file, on one exchange, started again and again."""
+
+    def __init__(self, db: Path, paper: PaperExchange | None = None) -> None:
+        self.db, self.paper = db, paper or PaperExchange(COIN, PaperRules(quote=Decimal(10_000)))
+        self.said: list[str] = []
+        self.paper.advance(Row.QUOTE, 1_000, 599_999, 600_001, 0, 0)
+
+    def make(self) -> SimpleEngine:
+        """Put the next start together; the one before it is gone, however it ended."""
+        store, par = SqliteStore(self.db, "BTC/USDT", synchronous="OFF"), parameters()
+        meta = Meta(COIN, instance=7, incarnation=store.acquire())
+        core, meta = resume(store, meta, par) or (empty_core(), meta)
+        engine = SimpleEngine(Session(core, par, meta, store), self.paper)
+        engine.say = self.said.append
+        return engine
+
+    async def begin(self, ticks: int = 600_000) -> SimpleEngine:
+        """Start, and show the engine a price."""
+        engine = self.make()
+        await engine.start()
+        await self.price(engine, ticks)
+        return engine
+
+    async def cut_off(self, engine: SimpleEngine, how: Stop) -> None:
+        """Let an engine save that it stops, and be gone before it sends anything."""
+        await engine.on_command(Command.STOP, how, 0, engine.now_ms)
+        for task in engine._tasks:
+            task.cancel()
+
+    async def price(self, engine: SimpleEngine, ticks: int) -> None:
+        """Let the market trade at a price, and the engine hear of it."""
+        now_ms = self.paper.now_ms + 1_000
+        self.paper.advance(Row.QUOTE, now_ms, ticks - 1, ticks + 1, 100, 100)
+        self.paper.advance(Row.TRADE, now_ms, ticks, 1_000, 0, 0)
+        await engine.settle()
+        await engine.on_price_update(now_ms, ticks - 1, ticks + 1, ticks)
+        await engine.settle()
+
+    async def open_orders(self) -> list[OrderReport]:
+        """Return what the exchange says is open."""
+        return await self.paper.open_orders()
+
+
+@pytest.mark.parametrize("how", [Stop.DRAIN, Stop.CANCEL, Stop.FLATTEN])
+def test_a_stop_that_was_cut_off_is_finished_by_the_next_start(tmp_path: Path, how: Stop) -> None:
+    async def world() -> None:
+        grid = Starts(tmp_path / "grid.sqlite")
+        first = await grid.begin()
+        await grid.price(first, 599_499)  # one cell is filled, and its close stands
+        assert len(await grid.open_orders()) == 3
+        await grid.cut_off(first, how)
+        assert len(await grid.open_orders()) == 3
+        second = await grid.begin(599_700)
+        assert second.asked == how and second.session.core.v[Var.STOP] == how
+        assert grid.said == [
+            f"the last start ended in the middle of a stop ({how.name.lower()}): this one finishes it and ends. "
+            "Start again to trade"
+        ]
+        opens = [said for said in await grid.open_orders() if said.side > 0]
+        assert opens == [], "what opens is withdrawn, and nothing opens"
+        done = await second.stop(Stop.FLATTEN if how == Stop.FLATTEN else Stop.CANCEL)
+        assert (done.open_orders, done.position) == (0, "0" if how == Stop.FLATTEN else "0.01")
+        assert set(done.residual_exchange.values()) == {"0"}
+        third = await grid.begin()
+        assert third.asked is None and third.session.core.v[Var.STOP] == Stop.RUN and len(grid.said) == 1
+        assert await grid.open_orders()
+
+    asyncio.run(world())
+
+
+def test_a_stop_that_sends_nothing_is_saved_as_well(tmp_path: Path) -> None:
+    async def world() -> None:
+        grid = Starts(tmp_path / "grid.sqlite")
+        engine = grid.make()
+        await engine.start()
+        await engine.drain()
+        assert grid.make().session.core.v[Var.STOP] == Stop.DRAIN
+
+    asyncio.run(world())
+
+
+class Away(PaperExchange):
+    """An exchange that does not answer the questions of a start."""
+
+    away = False
+
+    async def open_orders(self) -> list[OrderReport]:
+        """Answer, unless nobody is there."""
+        if self.away:
+            raise ExchangeUnreachable("the exchange does not answer", "it is away", "Try again")
+        return await super().open_orders()
+
+
+def test_a_start_that_dies_before_the_exchange_answers_was_not_stopping(tmp_path: Path) -> None:
+    async def world() -> None:
+        grid = Starts(tmp_path / "grid.sqlite", paper := Away(COIN, PaperRules(quote=Decimal(10_000))))
+        await (await grid.begin()).stop(Stop.CANCEL)
+        paper.away = True
+        with pytest.raises(ExchangeUnreachable):
+            await grid.make().start()
+        paper.away = False
+        third = await grid.begin()
+        assert third.asked is None and grid.said == [] and len(await grid.open_orders()) == 2
+
+    asyncio.run(world())
+
+
+def test_what_an_operator_asked_this_start_for_comes_before_the_stop_of_the_last_one(tmp_path: Path) -> None:
+    async def world() -> Stop | None:
+        grid = Starts(tmp_path / "grid.sqlite")
+        first = await grid.begin()
+        await grid.cut_off(first, Stop.DRAIN)
+        second = grid.make()
+        second.asked = Stop.FLATTEN
+        await second.start()
+        return second.asked
+
+    assert asyncio.run(world()) == Stop.FLATTEN
+
+
+class Dies(Exception):
+    """The process is gone."""
+
+
+def serve_once(db: Path, durable: bool, minutes: str = "0", **options: str) -> tuple[Receipt, list[str], int]:
+    """Run a session as `gridmm run` does; return receipt, what it said, and the row that the exchange reached."""
+    given = {"feed.duration": minutes, **{name.replace("__", "."): said for name, said in options.items()}}
+    config = load(None, environ={}, options={name: (said, "test") for name, said in given.items()})
+    lines: list[str] = []
+    with ExitStack() as stack:
+        run = assemble(config, db, stack, durable=durable, synchronous="OFF")
+        (done,) = asyncio.run(serve([(run, Signals())], unpaced, lines.append))
+        return done, lines, run.paper.resume_row
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["simple", "durable"])
+def test_both_engines_finish_a_stop_that_was_cut_off(
+    tmp_path: Path, durable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = tmp_path / "grid.sqlite"
+
+    def dies(store: SqlStore) -> None:
+        raise Dies
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlStore, "release", dies)
+        with pytest.raises(Dies):
+            serve_once(db, durable, "10 min")
+    done, lines, row = serve_once(db, durable, "10 min")
+    assert sum("in the middle of a stop (cancel)" in line for line in lines) == 1
+    assert done.open_orders == 0
+    after, lines, later = serve_once(db, durable, "10 min")
+    assert not any("in the middle" in line for line in lines)
+    assert later > row and after.decisions > done.decisions, "it trades on"
+
+
+def test_a_drain_that_leaves_orders_on_purpose_is_finished(tmp_path: Path) -> None:
+    db, leave = tmp_path / "grid.sqlite", {"stop__on_signal": "drain", "stop__after_drain": "leave"}
+    left, _, _ = serve_once(db, False, "90 min", stop__drain="1 s", **leave)
+    after, lines, _ = serve_once(db, False, "90 min", stop__drain="1 s", **leave)
+    assert left.open_orders > 0 and not any("in the middle" in line for line in lines)
+    assert after.decisions > left.decisions

@@ -103,16 +103,6 @@ def test_an_event_is_written_within_a_second(tmp_path):
         assert on_disk(tmp_path) >= (times <= times[-1] - 1_000).sum()
 
 
-def test_a_quiet_market_is_written_by_the_tick(tmp_path):
-    table = events(3)
-    log = written(tmp_path, table)
-    first = int(table[0, Ev.TIME_MS])
-    log.tick(first + 999)
-    assert on_disk(tmp_path) == 0
-    log.tick(first + 1_000)
-    assert on_disk(tmp_path) == 3
-
-
 def test_memory_is_bounded_while_the_clock_stands_still(tmp_path):
     written(tmp_path, events(MAX_PENDING + 5, step_ms=0))
     assert on_disk(tmp_path) == MAX_PENDING

@@ -55,9 +55,9 @@ def sell(client_id: str, price: str, quantity: str = "1.0", **flags: bool) -> Or
     return OrderRequest(client_id, -1, D(price), D(quantity), **flags)
 
 
-def open_market(instrument: Any = COIN, path: Path | None = None, **rules: Any) -> PaperExchange:
+def open_market(instrument: Any = COIN, place: Path | None = None, **rules: Any) -> PaperExchange:
     """A paper exchange that shows 9.99 to 10.01."""
-    paper = PaperExchange(instrument, PaperRules(**rules), path, synchronous="OFF")
+    paper = PaperExchange(instrument, PaperRules(**rules), place, synchronous="OFF")
     if paper.resume_row == 0:
         paper.advance(Row.QUOTE, 1_000, 999, 1_001, 30, 30, row_index=0)
     return paper
@@ -321,14 +321,14 @@ def test_rows_come_once_and_in_order() -> None:
 
 def test_a_ledger_goes_on_only_as_it_began(tmp_path: Path) -> None:
     path = tmp_path / "paper.db"
-    run(PaperExchange(COIN, path=path, tape="one").close())
-    run(PaperExchange(COIN, path=path, tape="one").close())
+    run(PaperExchange(COIN, place=path, tape="one").close())
+    run(PaperExchange(COIN, place=path, tape="one").close())
     with pytest.raises(WrongSymbol, match="COIN/USDT:USDT"):
-        PaperExchange(PERP, path=path, tape="one")
+        PaperExchange(PERP, place=path, tape="one")
     with pytest.raises(
         StateError, match=r"begun on other prices: --feed, .* Name another file with --db, or"
     ):
-        PaperExchange(replace(COIN, min_quantity=D(3)), path=path, tape="two")
+        PaperExchange(replace(COIN, min_quantity=D(3)), place=path, tape="two")
     with pytest.raises(
         StateError, match=r"with latency in \[paper\] = 0 ms: .* latency in \[paper\] = 1 ms\. Put"
     ):
@@ -346,9 +346,9 @@ def test_a_ledger_goes_on_only_as_it_began(tmp_path: Path) -> None:
     ):
         assert words in str(raised.value)
     with contextlib.closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE meta SET value = '99' WHERE name = 'version'")
+        db.execute("UPDATE progress SET version = 99")
     with pytest.raises(UnknownVersion, match="format 99"):
-        PaperExchange(COIN, path=path, tape="one")
+        PaperExchange(COIN, place=path, tape="one")
 
 
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
@@ -358,10 +358,10 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         StateError, match=r"notes.txt: the paper ledger is damaged: .* start again with --fresh"
     ):
-        PaperExchange(COIN, path=path)
+        PaperExchange(COIN, place=path)
     assert path.read_bytes() == before
     with pytest.raises(StoreUnreachable, match="cannot be opened: No such file or directory"):
-        PaperExchange(COIN, path=tmp_path / "nowhere" / "paper.db")
+        PaperExchange(COIN, place=tmp_path / "nowhere" / "paper.db")
 
 
 def damage_page(path: Path) -> None:
@@ -386,7 +386,7 @@ def damage_row(path: Path) -> None:
 @pytest.mark.parametrize("damage", [damage_page, damage_table, damage_row])
 def test_a_damaged_ledger_is_refused_and_says_what_to_do(tmp_path: Path, damage: Callable) -> None:
     async def work() -> None:
-        paper = open_market(path=tmp_path / "paper.db")
+        paper = open_market(place=tmp_path / "paper.db")
         await paper.place([buy(f"A{number}", "9.98") for number in range(40)])
         await paper.close()
 
@@ -394,7 +394,7 @@ def test_a_damaged_ledger_is_refused_and_says_what_to_do(tmp_path: Path, damage:
     run(work())
     damage(path)
     with pytest.raises(StateError, match=r"the paper ledger is damaged: .* put a good copy") as raised:
-        PaperExchange(COIN, path=path)
+        PaperExchange(COIN, place=path)
     assert raised.value.exit_code == 3 and "\n" not in str(raised.value)
 
 
@@ -403,7 +403,7 @@ def test_a_ledger_is_private(tmp_path: Path) -> None:
     try:
         (tmp_path / "made.db").touch(0o666)
         for name in ("made.db", "new.db"):
-            paper = open_market(path=tmp_path / name)
+            paper = open_market(place=tmp_path / name)
             assert {path.stat().st_mode & 0o777 for path in tmp_path.glob(f"{name}*")} == {0o600}
             run(paper.close())
     finally:
@@ -412,8 +412,8 @@ def test_a_ledger_is_private(tmp_path: Path) -> None:
 
 def test_of_two_processes_on_one_ledger_the_second_to_write_is_fenced(tmp_path: Path) -> None:
     async def work() -> None:
-        one = open_market(path=tmp_path / "paper.db")
-        two = open_market(path=tmp_path / "paper.db")
+        one = open_market(place=tmp_path / "paper.db")
+        two = open_market(place=tmp_path / "paper.db")
         await one.place([buy("A", "9.98")])
         with pytest.raises(Fenced, match="another process"):
             await two.place([buy("B", "9.98")])
@@ -425,22 +425,28 @@ def test_of_two_processes_on_one_ledger_the_second_to_write_is_fenced(tmp_path: 
     run(work())
 
 
+def only_reads(paper: PaperExchange, on: str) -> None:
+    """Let the ledger refuse every write, or take them again."""
+    with paper.ledger.db.begin():
+        paper.ledger.db.exec_driver_sql(f"PRAGMA query_only={on}")
+
+
 def test_what_cannot_be_written_is_unknown_and_not_lost(tmp_path: Path) -> None:
     async def work() -> None:
-        paper = open_market(path=tmp_path / "paper.db")
-        paper.ledger.db.execute("PRAGMA query_only=ON")
+        paper = open_market(place=tmp_path / "paper.db")
+        only_reads(paper, "ON")
         (answer,) = await paper.place([buy("A", "9.99")])
         assert isinstance(answer, Unknown)
         assert "cannot be written" in answer.reason
         with pytest.raises(StoreUnreachable):
             paper.advance(Row.TRADE, 1_001, 998, 1, row_index=1)
         assert paper.drain() == []
-        paper.ledger.db.execute("PRAGMA query_only=OFF")
+        only_reads(paper, "OFF")
         assert paper.advance(Row.TIME, 1_002) == 3
         assert (await paper.order("A")).status == "filled"  # type: ignore[union-attr]
         expected = paper.digest(), await paper.fills(0)
         await paper.close()
-        again = open_market(path=tmp_path / "paper.db")
+        again = open_market(place=tmp_path / "paper.db")
         assert (again.digest(), await again.fills(0)) == expected
         assert (again.resume_row, again.waiting) == (2, 0)
         await again.close()
@@ -463,7 +469,7 @@ async def killed_and_whole(seed: int, stops: list[int], rules: PaperRules, folde
         await asyncio.gather(*calls, return_exceptions=True)
         papers.append(dead.pop())
         for paper in dead:
-            paper.ledger.db.close()
+            paper.ledger.close()
     whole, killed = papers
     assert whole.digest() == killed.digest()
     assert (whole.venue.v == killed.venue.v)[: Sum.AT_MS].all()
@@ -551,5 +557,15 @@ def test_playing_many_rows_is_playing_each(seed: int) -> None:
         assert heard[0] == heard[1]
         assert one.digest() == many.digest()
         assert any(isinstance(event, Fill) for event in heard[0])
+
+    run(work())
+
+
+def test_a_minimum_between_two_lots_is_the_higher_one() -> None:
+    async def work() -> None:
+        paper = open_market(replace(COIN, min_quantity=COIN.lot * D("1.5"), min_notional=D(0)))
+        (small,) = await paper.place([buy("A", "9.98", str(COIN.lot))])
+        (enough,) = await paper.place([buy("B", "9.97", str(2 * COIN.lot))])
+        assert isinstance(small, Rejected) and isinstance(enough, Accepted), (small, enough)
 
     run(work())

@@ -23,7 +23,6 @@ from gridmm.feed import (
     candle_table,
     conflate,
     moments,
-    paced,
     standing,
 )
 from gridmm.tape import Row, Tape, load
@@ -310,7 +309,11 @@ def test_moments_are_held_back() -> None:
     async def play() -> list[tuple[int, float]]:
         start = world.now_ms
         pace = Pace("2", world.clock_ms, world.sleep)
-        return [(moment.last, world.now_ms - start) async for moment in paced(moments(tape), pace)]
+        told = []
+        for moment in moments(tape):
+            await pace.until(moment.time_ms)
+            told.append((moment.last, world.now_ms - start))
+        return told
 
     assert asyncio.run(play()) == [(5, 0.0), (6, 1_000.0)]
 

@@ -13,9 +13,9 @@ import pytest
 
 from gridmm.config import load
 from gridmm.desk import Receipt
-from gridmm.feed import Pace
 from gridmm.layout import Var
-from gridmm.run import Signals, assemble, files_of, serve
+from gridmm.run import Signals, assemble, files_of
+from gridmm.several import serve, unpaced
 from gridmm.v1.vocabulary_pb2 import RiskMode
 
 CONFIG = Path(__file__).parent / "configs" / "demo_fast.toml"
@@ -62,8 +62,7 @@ def play_on(db: Path, seed: int, durable: bool) -> Played:
         run = assemble(
             load(CONFIG, environ={}, options=options), db, stack, durable=durable, synchronous="OFF"
         )
-        pace = Pace("max", lambda: 0, asyncio.sleep)
-        receipt = asyncio.run(serve(run, Signals(), pace, lambda line: None))
+        (receipt,) = asyncio.run(serve([(run, Signals())], unpaced, lambda line: None))
         records = list(run.store.decisions())
         epochs = int(run.engine.session.core.v[Var.EPOCH])
     with sqlite3.connect(files_of(db)[0]) as ledger:

@@ -2,12 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from psycopg import OperationalError
+from sqlalchemy import Engine, create_engine, event, text
 
+from gridmm.commands import Ask, Mailbox, Request
 from gridmm.errors import Fenced, StoreUnreachable
-from gridmm.store import SqlStore, Store
+from gridmm.store import PRUNE_EVERY, Answer, FillRow, SqlStore, Store
+from gridmm.tables import open_database
 from gridmm.v1.decision_pb2 import DecisionRecord
 from gridmm.v1.state_pb2 import State
 from postgres import Server
@@ -110,3 +114,102 @@ def test_a_server_that_cannot_start_shows_its_log(postgres: Server) -> None:
     with pytest.raises(RuntimeError, match=r"postmaster\.pid"):
         twin.start()
     assert postgres.running
+
+
+def fill(number: int, price: str = "1.5", trade_id: str = "t") -> FillRow:
+    return FillRow(
+        number, 0, "buy", price, "2", "0.003", "USDT", "A", "x" * 190, f"{trade_id}{number}", "-0.003"
+    )
+
+
+def transactions(engine: Engine) -> int:
+    """Return how many writing transactions the server has begun; asking is none."""
+    with engine.connect() as connection:
+        return int(
+            connection.execute(
+                text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+            ).scalar_one()
+        )
+
+
+def test_a_save_with_all_that_belongs_to_it_is_one_transaction_and_one_statement(engine: Engine) -> None:
+    store, mailbox = SqlStore(engine, "BTC/USDT", "all", keep_decisions=1_000), Mailbox(engine)
+    for name in ("one", "two", "other"):
+        mailbox.send(Request(name, "all", Ask.PAUSE, "", "me", "why", 1, 2**50))
+    owner, statements = store.acquire(), []
+    store.save(state(1, owner), decision(1))
+    listened = lambda *about: statements.append(about[2])  # noqa: E731
+    event.listen(engine, "before_cursor_execute", listened)
+    before = transactions(engine)
+    statements.clear()
+    fills = [fill(1), fill(2, price="0.00000001")]
+    store.save(state(2, owner), decision(2), [Answer(name, "done", "r", 9) for name in ("one", "two")], fills)
+    event.remove(engine, "before_cursor_execute", listened)
+    assert len(statements) == 1
+    assert transactions(engine) == before + 1
+    assert list(store.fills()) == fills
+    assert {command.id: command.state for command in mailbox.listed("all")} == {
+        "one": "done", "two": "done", "other": "waiting",
+    }  # fmt: skip
+
+
+def test_a_refused_save_changes_nothing_at_all(engine: Engine) -> None:
+    store, mailbox = SqlStore(engine, "BTC/USDT", "refused", keep_decisions=1), Mailbox(engine)
+    mailbox.send(Request("r", "refused", Ask.PAUSE, "", "me", "why", 1, 2**50))
+    owner = store.acquire()
+    store.save(state(1, owner), decision(1))
+    with pytest.raises(Fenced, match="version 1 is stored"):
+        store.save(state(PRUNE_EVERY, owner), decision(2), [Answer("r", "done", "", 9)], [fill(1)])
+    assert [record.sequence for record in store.decisions()] == [1]
+    assert list(store.fills()) == []
+    found = mailbox.find("r")
+    assert found is not None and found.state == "waiting"
+
+
+def test_old_decisions_are_removed(engine: Engine) -> None:
+    store = SqlStore(engine, "BTC/USDT", "old", keep_decisions=500)
+    owner = store.acquire()
+    for version in range(1, PRUNE_EVERY + 1):
+        store.save(state(version, owner), decision(version) if version % 100 == 0 else None)
+    assert [record.sequence for record in store.decisions()] == [600, 700, 800, 900, 1_000]
+
+
+def test_what_is_too_long_is_refused_and_not_cut(engine: Engine) -> None:
+    store = SqlStore(engine, "BTC/USDT", "long")
+    owner = store.acquire()
+    with pytest.raises(StoreUnreachable, match="too long"):
+        store.save(state(1, owner), decision(1), fills=[fill(1, trade_id="t" * 201)])
+    assert store.load() is None and list(store.decisions()) == []
+
+
+def test_a_server_that_was_away_while_nobody_asked_is_not_noticed(postgres: Server, database: str) -> None:
+    engine = open_database(database)
+    store = SqlStore(engine, "BTC/USDT", "rest")
+    owner = store.acquire()
+    for version, gently in ((1, True), (2, False)):
+        store.save(state(version, owner), decision(version))
+        postgres.stop(gently=gently)
+        postgres.start()
+    store.save(state(3, owner), decision(3))
+    assert [record.sequence for record in store.decisions()] == [1, 2, 3]
+    engine.dispose()
+
+
+def test_a_save_whose_answer_was_lost_is_not_repeated(postgres: Server, database: str) -> None:
+    engine = open_database(database)
+    store = SqlStore(engine, "BTC/USDT", "lost")
+    owner = store.acquire()
+    store.save(state(1, owner), decision(1))
+
+    def lose(connection: object, cursor: Any, *_: object) -> None:
+        cursor.connection.close()
+        raise OperationalError("the connection was lost")
+
+    event.listen(engine, "after_cursor_execute", lose)
+    with pytest.raises((StoreUnreachable, OperationalError)):
+        store.save(state(2, owner), decision(2))
+    event.remove(engine, "after_cursor_execute", lose)
+    assert loaded(store).version == 2, "it had been saved"
+    with pytest.raises(Fenced, match="version 2 is stored"):
+        store.save(state(2, owner), decision(2))
+    engine.dispose()

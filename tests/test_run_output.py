@@ -70,12 +70,12 @@ def test_a_decision_isone_line_with_decimal_strings() -> None:
 
 def test_a_receipt_reads_back() -> None:
     made = receipt(realized_pnl="12.5", pnl={"harvest": "1"})
-    assert json.loads(receipt_line(made)) == made._asdict()
-    assert "\n" not in receipt_line(made)
+    assert json.loads(receipt_line({"": made})) == made._asdict()
+    assert "\n" not in receipt_line({"": made})
 
 
 def test_a_receipt_is_a_table_for_people() -> None:
-    lines = receipt_table(receipt(symbol="BTC/USDT", pnl={"harvest": "1", "fees": "-2"})).splitlines()
+    lines = receipt_table({"": receipt(symbol="BTC/USDT", pnl={"harvest": "1", "fees": "-2"})}).splitlines()
     assert len(lines) == len(Receipt._fields)
     assert lines[0].split() == ["symbol", "BTC/USDT"]
     assert any(line.endswith("harvest 1, fees -2") for line in lines)
@@ -83,8 +83,8 @@ def test_a_receipt_is_a_table_for_people() -> None:
 
 def test_the_table_shows_times_and_the_json_keeps_milliseconds() -> None:
     made = receipt(market_from_ms=1_767_225_600_003, market_to_ms=1_767_229_200_000)
-    table = receipt_table(made)
+    table = receipt_table({"": made})
     assert "market from        2026-01-01 00:00:00.003 UTC" in table
     assert "market to          2026-01-01 01:00:00 UTC" in table
-    assert json.loads(receipt_line(made))["market_from_ms"] == 1_767_225_600_003
-    assert "market from        never" in receipt_table(receipt())
+    assert json.loads(receipt_line({"": made}))["market_from_ms"] == 1_767_225_600_003
+    assert "market from        never" in receipt_table({"": receipt()})

@@ -72,7 +72,7 @@ def test_time_goes_on_when_the_clock_is_set_back() -> None:
         passed_ms, send_ms = world.loop.run_until_complete(watch())
     finally:
         world.loop.close()
-        world.paper.ledger.db.close()
+        world.paper.ledger.close()
     assert passed_ms == 5_000
     assert send_ms == SEND_MS
 

@@ -6,6 +6,7 @@ found them: as they were, they must be found again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,12 +22,12 @@ from gridmm.layout import CLOSE, OPEN, Ev, Kind, Leg, Var
 from gridmm.names import Ids, Meta
 from gridmm.slots import locate
 from gridmm.step import Plan
-from gridmm.vocabulary import Order, Report
+from gridmm.vocabulary import Order, Report, Stop
 from gridmm.words import event
 from simulated import Mutant, World
 from simulation import outcome, shrink
 
-SEEDS = 300
+SEEDS = 600
 
 
 class LateCommit(Session):
@@ -141,7 +142,7 @@ class DeadlineAtSending(DurableEngine):
 class AgeByTheClock(DurableEngine):
     """Tells the age of an order from a clock that can be set."""
 
-    def believe(self, said: OrderReport | Absent) -> OrderReport | Absent:
+    def believe(self, said: OrderReport | Absent, asked_s: float) -> OrderReport | Absent:
         """Believe in an absence when the clock says that the order is old."""
         if not isinstance(said, Absent) or not said.final:
             return said
@@ -149,6 +150,22 @@ class AgeByTheClock(DurableEngine):
         legs = [s[base + Leg.TIME_MS, s[base + Leg.SEQ] == seq] for base in (OPEN, CLOSE)]
         sent_ms = max((int(at) for leg in legs for at in leg), default=0)
         return Absent(said.client_id, final=self.now_ms - sent_ms >= self.absent_ms)
+
+
+class Forgets(DurableEngine):
+    """Trades on after a stop that was asked for and not finished."""
+
+    def go_on(self) -> None:
+        """Let the grid run, whatever the last start was about."""
+        self.session.core.v[Var.STOP] = Stop.RUN
+
+
+class AgeWhenRead(DurableEngine):
+    """Tells the age of an order from when the answer is read: a pause in between makes every order old."""
+
+    def believe(self, said: OrderReport | Absent, asked_s: float) -> OrderReport | Absent:
+        """Believe in an absence when the order is old by now."""
+        return super().believe(said, asyncio.get_running_loop().time())
 
 
 class AsksOnce(DurableEngine):
@@ -207,6 +224,11 @@ MUTANTS |= {
         {"deadline", "known", "two_live"},
     ),
     "the age of an order is told by the clock": (Mutant(engine=AgeByTheClock), {"known", "no false alarm"}),
+    "the age of an order is told when the answer is read": (
+        Mutant(engine=AgeWhenRead),
+        {"known", "no false alarm", "two_live", "exposure"},
+    ),
+    "a stop that was cut off is forgotten": (Mutant(engine=Forgets), {"stop"}),
     "a stream that was cut is made up for once": (Mutant(engine=AsksOnce), {"heard"}),
 }
 

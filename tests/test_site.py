@@ -8,13 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from browser import Browser, serve
-from planted import Project, result
+from browser import Browser, chromium, serve
+from planted import Project, result, sample
 from tools.notebooks import ROOT, notebooks
 
 # What makes a browser fetch something by itself; a link that a reader may follow is not among them.
@@ -79,10 +81,10 @@ def foreign_loads(site: Path) -> list[str]:
     return found
 
 
-def build(root: Path, out: Path | None = None) -> tuple[bool, str]:
+def build(root: Path) -> tuple[bool, str]:
     """Build a site; tell whether it succeeded, and what it complained about."""
     # Not --quiet: it silences the warnings that --strict counts.
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out or root / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).splitlines()
@@ -90,12 +92,12 @@ def build(root: Path, out: Path | None = None) -> tuple[bool, str]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("site")
-    built, complaints = build(ROOT, out)
+def site() -> Path:
+    """The site of this checkout, built where `make docs` builds it: `make test` builds it here, and nowhere else."""
+    built, complaints = build(ROOT)
     if not built:
         pytest.fail(complaints, pytrace=False)
-    return out
+    return ROOT / "site"
 
 
 def pages(site: Path) -> list[str]:
@@ -190,10 +192,17 @@ def rich(project: Project) -> None:
     project.write("docs/design/decisions/0001-two.md", "# Two\n> Two is enough.\n\nBecause.\n")
 
 
-def test_a_notebook_becomes_a_page(project: Project) -> None:
-    rich(project)
-    built, complaints = build(project.root)
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A small project with a page that has one of everything, and its site."""
+    made = sample(tmp_path_factory.mktemp("rich"))
+    rich(made)
+    built, complaints = build(made.root)
     assert built, complaints
+    return made
+
+
+def test_a_notebook_becomes_a_page(project: Project) -> None:
     page = (project.root / "site" / "design" / "double" / "index.html").read_text(encoding="utf-8")
     assert "*a* &lt;b&gt; &amp; [c](d) `e` $f$" in page, "Markdown touched an output"
     assert "unseen" not in page
@@ -216,26 +225,32 @@ def test_a_notebook_becomes_a_page(project: Project) -> None:
     assert titles.index("Double") < titles.index("Decisions")
 
 
-@pytest.mark.parametrize(
-    ("cell", "problem"),
-    [
-        ("md:[gone](../reference/31_gone.ipynb)", "31_gone.ipynb"),
-        ("md:[gone](../index.ipynb#gone)", "#gone"),
-        ("md:[gone](#gone)", "#gone"),
-        ("md:[gone][gridmm.double.gone]", "gridmm.double.gone"),
-        (("fig", figure({})), "figure without a title"),
-    ],
-)
-def test_strict_build_fails(project: Project, cell: str, problem: str) -> None:
+PROBLEMS: dict[str, tuple[str | tuple[str, list[dict[str, Any]]], str]] = {
+    "page": ("md:[gone](../reference/31_gone.ipynb)", "31_gone.ipynb"),
+    "other": ("md:[gone](../index.ipynb#other)", "#other"),
+    "own": ("md:[gone](#own)", "#own"),
+    "name": ("md:[gone][gridmm.double.gone]", "gridmm.double.gone"),
+    "title": (("fig", figure({})), "figure without a title"),
+}
+
+
+def test_a_strict_build_warns_of_every_problem_and_fails(tmp_path: Path) -> None:
+    """Each is a warning of its own, and one warning is enough: the same project without them builds."""
+    project = sample(tmp_path)
     built, complaints = build(project.root)
     assert built, complaints
-    project.notebook("reference/30_table.ipynb", "md:# Table", cell)
+    for number, (name, (cell, _)) in enumerate(PROBLEMS.items(), start=30):
+        project.notebook(f"reference/{number}_{name}.ipynb", "md:# Table", cell)
     built, complaints = build(project.root)
     assert not built
-    assert problem in complaints
+    warnings = [line for line in complaints.splitlines() if line.startswith("WARNING")]
+    for name, (_, problem) in PROBLEMS.items():
+        assert [line for line in warnings if problem in line and f"_{name}.ipynb" in line], complaints
+    assert f"Aborted with {len(PROBLEMS)} warnings" in complaints
 
 
-def test_an_uncommented_schema_fails_the_build(project: Project) -> None:
+def test_an_uncommented_schema_fails_the_build(tmp_path: Path) -> None:
+    project = sample(tmp_path)
     schema = 'syntax = "proto3";\npackage gridmm.v1;\n\nmessage Grid {}\n'
     project.write("proto/gridmm/v1/grid.proto", schema)
     built, complaints = build(project.root)
@@ -243,13 +258,14 @@ def test_an_uncommented_schema_fails_the_build(project: Project) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Browser:
+def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip(
             "no Chromium on this machine: install the Debian package chromium to open the pages in it"
         )
-    return Browser(program)
+    with chromium(program) as running:
+        yield running
 
 
 @pytest.mark.timeout(600)
@@ -261,9 +277,6 @@ def test_pages_in_a_browser(site: Path, browser: Browser) -> None:
 
 @pytest.mark.timeout(300)
 def test_everything_is_drawn(project: Project, browser: Browser) -> None:
-    rich(project)
-    built, complaints = build(project.root)
-    assert built, complaints
     with serve(project.root / "site") as address:
         (page,) = browser.visit(address, ["design/double/"])
     assert page.problems == []

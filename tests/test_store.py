@@ -114,6 +114,17 @@ def test_a_displaced_owner_cannot_save(store):
     assert loaded(store).incarnation == second
 
 
+def test_a_token_is_at_least_what_was_asked_for_and_always_higher(store):
+    tokens = [store.acquire(), store.acquire(least=50), store.acquire(least=50), store.acquire(least=7)]
+    assert tokens == [1, 50, 51, 52]
+
+
+def test_a_first_token_may_be_high_and_nobody_was_there_before(store):
+    assert (store.acquire(least=50), store.left_cleanly) == (50, True)
+    store.save(state(1, 50))
+    assert (store.acquire(least=90), store.left_cleanly) == (90, False)
+
+
 def test_nobody_saves_before_owning(store):
     for incarnation in (0, 1):
         with pytest.raises(Fenced, match="nobody owns"):
@@ -349,3 +360,15 @@ def test_a_locked_database_is_refused_in_time(path, monkeypatch):
 def test_the_module_does_not_load_sqlalchemy():
     code = "import gridmm.store, sys; sys.exit('sqlalchemy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_grid_stays_given_back_until_its_next_owner_has_saved(store):
+    store.save(state(1, store.acquire()))
+    store.release()
+    store.acquire()
+    assert store.left_cleanly
+    owner = store.acquire()  # the start before died and had saved nothing
+    assert store.left_cleanly
+    store.save(state(2, owner))
+    store.acquire()
+    assert not store.left_cleanly

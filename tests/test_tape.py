@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import time
-import tomllib
 import zipfile
 from collections.abc import Callable
 from decimal import Decimal
@@ -21,10 +20,9 @@ from hypothesis import strategies as st
 from data import real
 from gridmm.decimals import BadNumber, in_steps, parse, scale, step
 from gridmm.errors import TapeError
-from gridmm.settings import Settings
 from gridmm.tape import PATHS, Reading, Row, Tape, bar_rows, between, load, read, sealed
 from gridmm.tape_files import read_columns
-from gridmm.tape_info import gaps, info_config, info_of, tape_info
+from gridmm.tape_info import gaps, info_of, tape_info
 from gridmm.units import Instrument
 
 MS = 1_735_689_600_000  # 2025-01-01
@@ -604,22 +602,20 @@ def test_a_recording_of_silent_bars_has_prices(tmp_path: Path) -> None:
     assert info.rows == {"candle": 2} and info.low == info.high == 5
 
 
-def test_what_is_seen_becomes_a_configuration(tmp_path: Path) -> None:
+def test_what_is_seen_is_told(tmp_path: Path) -> None:
     path = put(
         tmp_path,
         "\n".join([quote(1, "100.0", "100.1", e="bookTicker"), trade(2, "100.1", 7)]),
         'odd "name".ndjson',
     )
-    data = tomllib.loads(info_config(path))
-    assert data["feed"]["source"] == f"tape:{path}"
-    market = Settings.read(data).instrument
+    market = tape_info(path).instrument
     assert (market.symbol, market.market, str(market.tick), str(market.lot)) == (
         "BTC/USDT:USDT",
         "perpetual",
         "0.1",
         "0.001",
     )
-    assert data["instrument"]["maker_fee"] == "2 bps"
+    assert market.maker_fee_ppm == 200
     assert str(tape_info(path)).splitlines()[0].startswith('file      odd "name".ndjson: raw frames, 2 rows')
 
 

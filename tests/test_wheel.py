@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.notebooks import ROOT
+from compiled_code import link
+from tools.notebooks import PACKAGE, ROOT
 
 DEVELOPMENT_ONLY = ("jupyter_core", "IPython", "nbdev", "mkdocs", "pytest", "plotly", "grpc_tools")
 EXPECTED = {
@@ -42,7 +44,7 @@ def run(*command: str | Path, cwd: Path, timeout_s: int = 600) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Build the wheel from what would be committed and install it where nothing else is."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
@@ -51,13 +53,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, source / name)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, cwd=source)
     (wheel,) = folder.glob("*.whl")
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     python = folder / "venv" / "bin" / "python"
-    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    run(*pip, "--require-hashes", "--requirement", ROOT / "requirements.lock", cwd=folder)
-    run(*pip, "--no-deps", wheel, cwd=folder)
-    run(python, "-m", "pip", "check", cwd=folder)
-    return python
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
+    install = (*pip, "install", "--quiet", "--no-compile")  # most of what bytecode is made for is never run
+    run(*install, "--require-hashes", "--requirement", ROOT / "requirements.lock", cwd=folder)
+    run(*install, "--no-deps", wheel, cwd=folder)
+    run(*pip, "check", cwd=folder)
+    (package,) = (folder / "venv").glob(f"lib/*/site-packages/{PACKAGE}")
+    linked = link(package)
+    yield python
+    if linked:
+        linked.unlink()
 
 
 @pytest.mark.timeout(1200)

@@ -101,6 +101,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_RATE_LIMIT: _ClassVar[Reason]
     REASON_OTHER: _ClassVar[Reason]
     REASON_FEE_DUST: _ClassVar[Reason]
+    REASON_ALLOWANCE: _ClassVar[Reason]
 
 class Trigger(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -193,6 +194,7 @@ REASON_FILTER: Reason
 REASON_RATE_LIMIT: Reason
 REASON_OTHER: Reason
 REASON_FEE_DUST: Reason
+REASON_ALLOWANCE: Reason
 TRIGGER_UNSPECIFIED: Trigger
 TRIGGER_OPERATOR: Trigger
 TRIGGER_VOLUME_SPIKE: Trigger
