@@ -38,6 +38,7 @@ from tools.results import code_hash, write
 GRID = "btc"
 WAYS = ("killed", "paused", "handed over")
 PATIENCE_S = 60.0
+QUIET_S = 20.0
 A_WORLD = 2  # rounds on one market, one grid and one database
 
 
@@ -86,6 +87,19 @@ class Child:
         """Return when the next thing of this kind happened, seconds of the machine's monotonic clock."""
         return float(self.wait(what).split()[1])
 
+    def placed_s(self) -> float | None:
+        """Return when the next order went out; None where a quiet market asks for none in the next `QUIET_S` seconds."""
+        end = time.monotonic() + QUIET_S
+        while (left := end - time.monotonic()) > 0:
+            try:
+                line = self._queue.get(timeout=left)
+            except queue.Empty:
+                return None
+            self.lines.append(line)
+            if line.startswith("placed"):
+                return float(line.split()[1])
+        return None
+
     def said(self) -> list[str]:
         """Return what it has said since the last question."""
         found = list[str]()
@@ -123,6 +137,8 @@ class Tally:
 
 
 def _span(times: list[float]) -> str:
+    if not times:
+        return "none"
     low, high = min(times), max(times)
     return f"{low:.1f}" if len(times) == 1 else f"{low:.1f} to {high:.1f}"
 
@@ -170,7 +186,8 @@ def run_failovers(
                 time.sleep(1.5)  # it has looked around once
                 began_s = take_away(way, owner)
                 tally.taken_s[way].append(heir.at("taken") - began_s)
-                tally.opened_s[way].append(heir.at("placed") - began_s)
+                if (placed_s := heir.placed_s()) is not None:
+                    tally.opened_s[way].append(placed_s - began_s)
                 let_go(way, owner)
                 owner = heir
                 audit = control.audit()
@@ -240,13 +257,13 @@ def main() -> int:
     print(tally, flush=True)
     counts: dict[str, Any] = {"orders": tally.orders, "fills": tally.fills, "auditor_looks": tally.looks}
     for way in WAYS:
-        counts[way] = {
-            "times": len(tally.taken_s[way]),
-            "taken_s_median": round(statistics.median(tally.taken_s[way]), 2),
-            "taken_s_longest": round(max(tally.taken_s[way]), 2),
-            "first_order_s_median": round(statistics.median(tally.opened_s[way]), 2),
-            "first_order_s_longest": round(max(tally.opened_s[way]), 2),
-        }
+        times = {"taken_s": tally.taken_s[way], "first_order_s": tally.opened_s[way]}
+        counts[way] = {"times": len(tally.taken_s[way]), "first_orders": len(tally.opened_s[way])}
+        for name, seen in times.items():
+            counts[way] |= {
+                f"{name}_median": round(statistics.median(seen), 2),
+                f"{name}_longest": round(max(seen), 2),
+            }
     about = "A grid was taken away from its worker again and again; times are from that moment until the next worker had its state, and sent its first order."
     write("failover", about, f"make failover N={given.rounds}", counts, code=code)
     return 0

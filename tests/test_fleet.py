@@ -44,6 +44,7 @@ def test_a_grid_goes_on_elsewhere_when_its_worker_is_gone(
     tally = run_failovers(database, 1, tmp_path)
     for way in WAYS:
         assert max(tally.taken_s[way]) < TAKEN_S, tally
+    assert tally.opened_s["killed"], "no order went out after the grid was taken"
     assert tally.opened_s["killed"][0] - tally.taken_s["killed"][0] >= 2.0, (
         "the last owner's deadline was not waited for"
     )
