@@ -9,7 +9,7 @@ __all__ = ['fold_sign', 'open_lots', 'target_reason', 'beyond_allowance', 'place
 # %% ../nbs/design/16_strategy.ipynb #c002
 import numpy as np
 
-from .center import buy_window, sell_window
+from .center import buy_window, rehang, sell_window
 from gridmm.closing import (
     WORK_SIZE,
     Work,
@@ -180,13 +180,18 @@ def consider(core, par, w, k, direction, window_why):
 def plan_opens(core, par, w):
     """Walk both windows, nearest first, and decide about every cell in them."""
     s, v = core.slots, core.v
+    buys_stand = sells_stand = False
     for i in range(v[Var.SLOTS]):
         s[Col.WHY, i] = Reason.EPOCH if s[Col.EPOCH, i] != v[Var.EPOCH] else Reason.OUTSIDE
-        if w[Work.STOPPED] != Reason.NONE and s[Col.EPOCH, i] == v[Var.EPOCH]:
-            s[Col.WHY, i] = w[Work.STOPPED]
+        if s[Col.EPOCH, i] == v[Var.EPOCH]:
+            if w[Work.STOPPED] != Reason.NONE:
+                s[Col.WHY, i] = w[Work.STOPPED]
+            buys_stand = buys_stand or (live(s, OPEN, i) and s[Col.DIR, i] > 0)
+            sells_stand = sells_stand or (live(s, OPEN, i) and s[Col.DIR, i] < 0)
     if v[Var.EPOCH] == 0:
         return
     net = w[Work.NET] - par[Par.TARGET_LOTS]
+    rehang(core, par, net, buys_stand, sells_stand)
     far_buy, near_buy, skew_buy, _ = buy_window(core, par, net)
     near_sell, far_sell, skew_sell, _ = sell_window(core, par, net)
     b, a = v[Var.BUY_BASE], v[Var.SELL_BASE]

@@ -655,6 +655,7 @@ class Grid:
         self.refill()
         self.watch_sign()
         self.shift = self.shifts()
+        self.leave_passed_windows()
         self.window = self.windows()
         keep: dict[int, str] = {}  # by sequence number: why an order is to be cancelled
         self.judge_closes(keep)
@@ -836,6 +837,19 @@ class Grid:
             sell = int(abs(s.skew) * min(-net, s.max_position) * s.sells / (2 * s.max_position))
         return buy, sell
 
+    def leave_passed_windows(self) -> None:
+        """Start again at the pivot where the market is beyond all cells of a side and none of its orders stands."""
+        if self.lattice is None:
+            return
+        epoch = self.lattice.epoch
+        opens = [c.live(OPEN) for c in self.cells.values() if c.epoch == epoch]
+        sides = {o.side for o in opens if o is not None}
+        walk = [*self.walk("both")]
+        if BUY not in sides and all(k >= self.pivot for side, k in walk if side == BUY):
+            self.buy_base = self.pivot
+        if SELL not in sides and all(k < self.pivot for side, k in walk if side == SELL):
+            self.sell_base = self.pivot
+
     def windows(self) -> dict[int, range]:
         """Return by side the cells that may open."""
         (sb, ss), b, a = self.shift, self.buy_base, self.sell_base
@@ -847,15 +861,16 @@ class Grid:
             SELL: range(a + ss + max(0, ts), a + ss + A + min(0, ts)),
         }
 
-    def walk(self) -> Iterator[tuple[int, int]]:
-        """Yield side and cell, nearest first."""
+    def walk(self, mode: str = "") -> Iterator[tuple[int, int]]:
+        """Yield side and cell, nearest first, as the mode has it."""
         if self.lattice is None:
             return
         sb, ss = self.shift
+        mode = mode or self.set.mode
         for j in range(max(self.set.buys + sb, self.set.sells + ss)):
-            if j < self.set.buys + sb and self.set.mode != "short":
+            if j < self.set.buys + sb and mode != "short":
                 yield BUY, self.buy_base - 1 - j
-            if j < self.set.sells + ss and self.set.mode != "long":
+            if j < self.set.sells + ss and mode != "long":
                 yield SELL, self.sell_base + j
 
     def stopped(self) -> str:

@@ -636,6 +636,33 @@ def test_a_price_below_the_interval_opens_nothing_and_raises_nothing() -> None:
     assert world.standing(0) == []
 
 
+@given(st.sampled_from(list(Mode)), st.integers(1, 9), st.integers(-40, 40), st.sampled_from((0, MILLION)))
+@examples()
+def test_a_market_that_jumped_over_the_window_is_quoted_again(
+    mode: Mode, size: int, jump: int, skew: int
+) -> None:
+    par = parameters(60_500, 3, MODE=mode, BUYS=size, SELLS=size, BASE=10, SKEW_PPM=skew)
+    world = World(limit(par, Trigger.OPERATOR, 1, Risk.REDUCE_ONLY), 60_000)
+    world.move(60_000)
+    world.command(Command.PAUSE)
+    world.settle()
+    assert world.standing(0) == []
+    world.feed(world.quote(60_000 + 10 * jump))
+    world.command(Command.RESET_RISK, -1)
+    world.settle()
+    prices = [price for price, _ in world.standing(0)]
+    assert (mode == Mode.SHORT) or min(prices) < 60_000 + 10 * jump
+    assert (mode == Mode.LONG) or max(prices) > 60_000 + 10 * jump
+
+
+def test_a_window_keeps_its_place_while_one_of_its_orders_stands() -> None:
+    world = World(parameters(60_500, 3, MODE=Mode.LONG, BUYS=3, BASE=10), 60_000)
+    world.move(60_000)
+    world.feed(world.quote(59_900))  # the fills of all three are on their way
+    assert world.var(Var.BUY_BASE) == 0
+    assert len(world.standing(0)) == 3
+
+
 def test_a_level_that_the_other_side_occupies_has_its_reason() -> None:
     world = World(parameters(60_500, 3, MODE=Mode.NEUTRAL), 60_000)
     world.move(60_000)

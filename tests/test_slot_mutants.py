@@ -157,6 +157,20 @@ def pivot(functions: Functions) -> tuple[str, int]:
     return "empty plan" if moved else "", 0
 
 
+def passed(functions: Functions) -> tuple[str, int]:
+    """Return whether a market that has left all refused orders above it is quoted no more."""
+    core, par = empty_core(), parameters(1)
+    par[[Par.MODE, Par.BUYS]] = Mode.LONG, 3
+    par[[Par.MAX_LOTS, Par.GROSS_LOTS]] = 100
+    par[[Par.BACKOFF_MS, Par.BACKOFF_MAX_MS]] = 1_000
+    quote = event(Kind.PRICE, 0, BID=59_999, ASK=60_001, LAST=60_000)
+    for row in functions.advance(core, par, quote).actions.T.tolist():
+        order = {name: row[Act[name]] for name in NAMED}
+        functions.advance(core, par, event(Kind.ORDER, 0, REPORT=Report.NOT_SENT, CUM=0, **order))
+    quote = event(Kind.PRICE, 100_000, BID=59_499, ASK=59_501, LAST=59_500)
+    return "" if functions.advance(core, par, quote).actions.shape[1] == 3 else "silent for ever", 0
+
+
 # -- the mutants -------------------------------------------------------------------------------------
 
 Check = Callable[[Functions], tuple[str, int]]
@@ -273,6 +287,10 @@ MUTANTS: dict[str, tuple[Check, str, int, list[Edit]]] = {
         search, "bounds", 3,
         [Edit("slots", "s[base + Leg.CUM, i] if live(s, base, i) else 0",
               "s[base + Leg.CUM, i] if live(s, base, i) and not s[base + Leg.CANCEL, i] else 0")],
+    ),
+    "a window that the market has passed stays there": (
+        passed, "silent for ever", 0,
+        [Edit("strategy", "    rehang(core, par, net, buys_stand, sells_stand)\n", "")],
     ),
     "the centre follows the rounded price": (
         pivot, "empty plan", 0,

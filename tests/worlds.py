@@ -507,6 +507,11 @@ def audit_holes(core: Core, par: np.ndarray, s: np.ndarray, holes: np.ndarray) -
     absent = list(zip(holes[Hole.CELL].tolist(), holes[Hole.DIR].tolist(), strict=True))
     assert (holes[Hole.WHY] != Reason.NONE).all()
     assert len(absent) == len(set(absent)), "two reasons for one level"
+    for side in (1, -1):
+        cells = {k for k, direction in walked if direction == side}
+        waits = any(direction == side for _, direction in stands)
+        touched = all((k >= v[Var.PIVOT]) == (side > 0) for k in cells)
+        assert not cells or waits or not touched, "the market has passed a window, and it hangs there still"
     missing = walked - stands - set(absent)
     assert set(absent) <= walked - stands, f"a reason for what stands: {set(absent) - walked | stands}"
     assert not missing, f"without a reason: {missing}"
