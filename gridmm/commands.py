@@ -28,7 +28,7 @@ from .step import adoptable, advance, copy_core, step
 from .tables import one_line, tables
 from .units import plain
 from .vocabulary import Mode, Order, Reason, Stop, Trigger
-from .words import event
+from .words import event, given_up
 
 # %% ../nbs/reference/54_commands.ipynb #c003
 if TYPE_CHECKING:
@@ -453,31 +453,27 @@ def clearing(
             return Outcome("refused", f"{why}; nothing was changed. To withdraw orders: gridmm stop --cancel")
     if any(isinstance(one, Absent) and not one.final for one in said):
         return None
-    now_ms, words = _now(session), session.words
-    told = [words.news(fill, now_ms) for fill in fills] + [
-        words.news(one, now_ms, asked=True) for one in said
-    ]
-    news = tuple(News(*one) for one in told if one is not None)
-    after = copy_core(session.core)
-    for each in news:
-        ev = each.ev.copy()
+    now_ms, words, after = _now(session), session.words, copy_core(session.core)
+    news, lost = list[News](), 0
+    for each in (*fills, *said):
+        told = words.news(each, now_ms, asked=not isinstance(each, Fill))
+        if told is None:
+            continue
+        if isinstance(each, Absent):
+            lost += given_up(after, told[0])
+        ev = told[0].copy()
         ev[Ev.QUIET] = 1
         advance(after, session.par, ev)
+        news.append(News(*told))
     asked = f"{len(said)} order{'s' * (len(said) > 1)} asked for, none is open at the exchange"
-    return Outcome("done", f"{asked}{_held(session, after, seen)}", news)
+    if lost:
+        asked += f"; {lost} that it had and knows no more given up with what is known of {'it' if lost == 1 else 'them'}"
+    return Outcome("done", f"{asked}{_held(session, after, seen)}", tuple(news))
 
 
 def _held(session: Session, core: Core, seen: SlotSeen) -> str:
     """Return what is left of a slot in `core`, to go on with in a sentence."""
     s, i, left = core.slots, int(find_slot(core, seen.epoch, seen.cell)), []
-    forgotten = (
-        "no report frees an order that was working and that the exchange has forgotten: it goes on counting"
-    )
-    if strays := _strays(core, seen):
-        left.append(f"{strays} of its orders outside of the slots: {forgotten}")
-    for name, base in (("opening", OPEN), ("closing", CLOSE)):
-        if i >= 0 and live(s, base, i):
-            left.append(f"its {name} order stays {Order(s[base + Leg.STATUS, i]).name.lower()}: {forgotten}")
     if i >= 0 and position(s, i):
         asset = session.meta.instrument.base
         lots = plain(session.meta.instrument.quantity(int(position(s, i))))

@@ -224,13 +224,29 @@ async def test_a_clear_finds_the_fill_that_was_missed_and_never_deletes_what_is_
 
 
 @in_a_world()
-async def test_an_order_that_was_working_and_is_forgotten_goes_on_counting(world: World) -> None:
+async def test_an_order_that_was_working_and_is_forgotten_ends_by_the_word_of_an_operator(
+    world: World,
+) -> None:
     await world.start()
+    i, number = world.slot(-1), int(world.core.v[Var.NEXT_SEQ])
     world.paper.forgets = True
-    said = await world.ask(Ask.CLEAR, world.seen(-1))
-    assert said.state == "done" and "its opening order stays working: no report frees" in said.result
-    assert world.core.risk[Trip.ACTIVE, Trigger.ABSENT_ORDER] == 1, "and an alarm withdraws the grid"
-    assert await world.paper.open_orders() == []
+    before = world.seen(-1)
+    told = world.engine.session.words.absent(
+        Absent(world.engine.session.meta.ids[int(world.core.slots[OPEN + Leg.SEQ, i])].client_id, final=True),
+        3_000,
+    )
+    assert told is not None
+    advance(world.core, world.engine.session.par, told)
+    assert world.core.slots[OPEN + Leg.STATUS, i] == Order.WORKING, "by itself the grid goes on counting it"
+    assert world.core.risk[Trip.ACTIVE, Trigger.ABSENT_ORDER] == 1, "and an alarm withdraws the others"
+    said = await world.ask(Ask.CLEAR, before)
+    assert (
+        said.state == "done"
+        and "1 that it had and knows no more given up with what is known of it" in said.result
+    )
+    assert said.result.endswith("the slot is free")
+    assert -1 not in world.core.slots[Col.CELL, : world.core.v[Var.SLOTS]].tolist()
+    assert world.core.v[Var.NEXT_SEQ] == number, "nothing opens while the alarm stands"
 
 
 @in_a_world()
