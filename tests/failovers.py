@@ -1,8 +1,8 @@
 """Take a grid away from its worker, in every way that it can happen, and time what follows: `make failover`.
 
 Two workers at a time, an exchange and a PostgreSQL, each a process of its own. The worker that has the grid is killed,
-paused until another one has it and then woken, or asked to hand over; the exchange's auditor looks at every event, and
-at the end ledger and State must agree on every order, fill and position.
+paused until another one has it and then woken, cut off from database and exchange until then, or asked to hand over;
+the exchange's auditor looks at every event, and at the end ledger and State must agree on every order, fill and position.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from durable_kills import CONFIG, HERE, agree, market
 from gridmm.cli import rehearse
@@ -30,23 +31,30 @@ from gridmm.fleet import Fleet
 from gridmm.run import wall_ms
 from gridmm.tables import open_database
 from postgres import postgres_server
+from relay import Relay
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a program finds only its own folder there
 
 from tools.results import code_hash, write
 
 GRID = "btc"
-WAYS = ("killed", "paused", "handed over")
+WAYS = ("killed", "paused", "cut off", "handed over")
 PATIENCE_S = 60.0
 QUIET_S = 20.0
 A_WORLD = 2  # rounds on one market, one grid and one database
 
 
 class Child:
-    """A worker in a process of its own."""
+    """A worker in a process of its own, on wires of its own."""
 
     def __init__(self, db: str, address: str, name: str, folder: Path) -> None:
-        command = [sys.executable, str(HERE / "fleet_child.py"), "--db", db, "--exchange", address]
+        self.wires, ends = list[Relay](), list[str]()
+        for url in (db, address):
+            port = urlsplit(url).port
+            assert port is not None
+            self.wires.append(Relay(port))
+            ends.append(url.replace(f":{port}", f":{self.wires[-1].port}"))
+        command = [sys.executable, str(HERE / "fleet_child.py"), "--db", ends[0], "--exchange", ends[1]]
         command += ["--name", name, "--folder", str(folder)]
         paths = os.pathsep.join((str(HERE), str(HERE.parent)))
         self.name, self.lines = name, list[str]()
@@ -205,6 +213,8 @@ def run_failovers(
             for one in children:
                 one.process.kill()
                 one.process.communicate()
+                for wire in one.wires:
+                    wire.close()
         audit = control.audit()
         tally.orders += audit.orders
         tally.fills += audit.fills
@@ -219,6 +229,10 @@ def take_away(way: str, owner: Child) -> float:
     """Take the grid from its worker; return when."""
     owner.said()
     began_s = time.monotonic()
+    if way == "cut off":
+        for wire in owner.wires:
+            wire.cut()
+        return began_s
     how = {"killed": signal.SIGKILL, "paused": signal.SIGSTOP, "handed over": signal.SIGTERM}
     os.kill(owner.process.pid, how[way])
     return began_s
@@ -226,9 +240,12 @@ def take_away(way: str, owner: Child) -> float:
 
 def let_go(way: str, owner: Child) -> None:
     """Check that a worker that has lost its grid does nothing with it any more; end it."""
-    if way == "paused":
+    if way in ("paused", "cut off"):
         owner.said()
-        os.kill(owner.process.pid, signal.SIGCONT)
+        if way == "paused":
+            os.kill(owner.process.pid, signal.SIGCONT)
+        for wire in owner.wires:
+            wire.mend()
         owner.wait(f"says {GRID}: another worker has it")
         time.sleep(1.0)
         later = owner.said()
