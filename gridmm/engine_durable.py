@@ -198,7 +198,7 @@ class DurableEngine(Durably, Desk):
             exchange: Where it trades.
             prices: Opens the stream of prices.
             mailbox: Where operators' commands come from.
-            clock_ms: UTC.
+            clock_ms: UTC that never goes back, see `UtcClock`: the one that the exchange reads deadlines on.
         """
         super().__init__(session, exchange)
         self.mailbox, self._prices, self._clock_ms = mailbox, prices, clock_ms
@@ -215,7 +215,7 @@ class DurableEngine(Durably, Desk):
         return loop_ms + self._ahead_ms
 
     def deadline_ms(self) -> int:
-        """Return the time after which an order of this moment must not be sent, on the clock that it is held against."""
+        """Return the time after which an order of this moment must not be sent, on the exchange's clock."""
         return self._clock_ms() + self.send_ms
 
     def hear(self, news: News) -> None:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Outcome', 'StreamEvent', 'RejectReason', 'OrderRequest', 'Accepted', 'Rejected', 'NotSent', 'Unknown', 'OrderReport',
-           'Absent', 'Fill', 'Funding', 'Balance', 'Position', 'Exchange']
+           'Absent', 'Fill', 'Funding', 'Balance', 'Position', 'Exchange', 'UtcClock']
 
 # %% ../nbs/reference/40_exchange.ipynb #c002
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -209,7 +209,7 @@ class Exchange(Protocol):
         """Return open positions; empty on spot."""
 
     async def place(self, requests: Sequence[OrderRequest], deadline_ms: int | None = None) -> list[Outcome]:
-        """Place orders; one answer each, in order. After `deadline_ms` (UTC) nothing is sent any more: `NotSent`."""
+        """Place orders; one answer each, in order. After `deadline_ms` (on a `UtcClock`) nothing is sent: `NotSent`."""
 
     async def cancel(self, client_ids: Sequence[str]) -> list[Outcome]:
         """Cancel orders by client id; one answer each, in order."""
@@ -234,3 +234,23 @@ class Exchange(Protocol):
 
     async def close(self) -> None:
         """Give back connections; calls still waiting end as `Unknown`."""
+
+# %% ../nbs/reference/40_exchange.ipynb #3e9dde72
+class UtcClock:
+    """UTC that never goes back: set forward it jumps, set back it goes on from where it was."""
+
+    def __init__(self, utc_ms: Callable[[], int], steady_ms: Callable[[], int]) -> None:
+        """Begin.
+
+        Args:
+            utc_ms: Milliseconds UTC, from a clock that may be set.
+            steady_ms: Milliseconds from any beginning, from a clock that cannot be set.
+        """
+        self._utc_ms, self._steady_ms = utc_ms, steady_ms
+        self._ahead_ms = utc_ms() - steady_ms()
+
+    def __call__(self) -> int:
+        """Return the time, milliseconds UTC."""
+        steady_ms = self._steady_ms()
+        self._ahead_ms = max(self._ahead_ms, self._utc_ms() - steady_ms)
+        return steady_ms + self._ahead_ms

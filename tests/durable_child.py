@@ -25,7 +25,7 @@ from gridmm.engine_durable import SEND_MS, DurableEngine, Price, endure
 from gridmm.errors import GridmmError
 from gridmm.exchange import OrderReport, OrderRequest, Outcome
 from gridmm.host import Host, queue_of
-from gridmm.run import open_session, wall_ms
+from gridmm.run import open_session, utc_clock, wall_ms
 from gridmm.store import Answer, FillRow, SqlStore
 from gridmm.tables import open_database
 from gridmm.v1.decision_pb2 import DecisionRecord
@@ -120,8 +120,10 @@ async def main(given: argparse.Namespace) -> int:
     WatchedStore.come = WatchedExchange.come = come
     DurableEngine.send_ms = given.send_ms
 
+    clock = utc_clock()
+
     def watched_ms() -> int:
-        now_ms = wall_ms()
+        now_ms = clock()
         come("deadline read")
         return now_ms
 
@@ -136,7 +138,7 @@ async def main(given: argparse.Namespace) -> int:
             config, given.ticks, store, owner=f"process {os.getpid()}", now_ms=wall_ms()
         )
         engine = DurableEngine(
-            session, exchange, lambda: ticks_of(exchange, config), Mailbox(database), wall_ms
+            session, exchange, lambda: ticks_of(exchange, config), Mailbox(database), clock
         )
         engines.append(engine)
         if how:

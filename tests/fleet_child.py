@@ -24,7 +24,7 @@ from gridmm.engine_durable import DurableEngine, Price
 from gridmm.errors import Fenced
 from gridmm.exchange import OrderRequest, Outcome
 from gridmm.fleet import Fleet
-from gridmm.run import open_session, wall_ms
+from gridmm.run import open_session, utc_clock, wall_ms
 from gridmm.store import SqlStore
 from gridmm.tables import open_database
 from gridmm.worker import Part, Worker
@@ -53,7 +53,8 @@ def session_on(address: str) -> Callable[[Part], Awaitable[Receipt]]:
     """Return what plays a grid on the exchange at `address`."""
 
     async def play(part: Part) -> Receipt:
-        exchange = WatchedExchange(address, timeout_s=1.0, clock_ms=wall_ms)
+        clock = utc_clock()
+        exchange = WatchedExchange(address, timeout_s=1.0, clock_ms=clock)
         exchange.grid = part.grid
 
         def prices() -> AsyncIterator[Price]:
@@ -67,7 +68,7 @@ def session_on(address: str) -> Callable[[Part], Awaitable[Receipt]]:
                 raise Fenced(f"grid {part.grid}", "it is another worker's", "Nothing is to be done")
             tell("taken", part.grid)
             mailbox = Mailbox(part.fleet.engine, part.fleet.where)
-            engine = DurableEngine(session, exchange, prices, mailbox, wall_ms)
+            engine = DurableEngine(session, exchange, prices, mailbox, clock)
             engine.say = part.say
             if part.stop is not None:
                 engine.ask(part.stop)

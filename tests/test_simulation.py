@@ -77,6 +77,11 @@ def test_time_goes_on_when_the_clock_is_set_back() -> None:
     assert send_ms == SEND_MS
 
 
+def test_an_order_does_not_leave_late_because_the_clock_was_set_back() -> None:
+    """Its deadline was read on a clock that could be set: it left seconds after it had been declared absent."""
+    assert not outcome(5_729).rule, "\n" + shrink(5_729).story
+
+
 class Told:
     """A neutral perpetual grid that is told of its orders by hand."""
 
