@@ -163,8 +163,7 @@ def wall_ms() -> int:
 
 def utc_clock() -> UtcClock:
     """Return the clock that an exchange and its engine read deadlines on."""
-    # where there is one, a clock that goes on while the machine sleeps
-    steady = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    steady = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps
     return UtcClock(wall_ms, lambda: time.clock_gettime_ns(steady) // 1_000_000)
 
 
