@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,7 @@ from failovers import WAYS, run_failovers
 from gridmm.accounts import Account, Accounts, Grant
 from gridmm.config import Config, load
 from gridmm.desk import Receipt
-from gridmm.errors import Refused, UsageError
+from gridmm.errors import Refused, StoreUnreachable, UsageError
 from gridmm.fleet import Fleet, packed, unpacked
 from gridmm.run import wall_ms
 from gridmm.tables import open_database, sqlite_engine
@@ -49,6 +50,21 @@ def test_a_grid_goes_on_elsewhere_when_its_worker_is_gone(
         "the last owner's deadline was not waited for"
     )
     note(f"failover: {tally}")
+
+
+def test_a_worker_that_stops_while_it_looks_for_dead_ones_keeps_nobody_from_looking(engine: Engine) -> None:
+    here, there = Fleet(engine), Fleet(engine)
+    seen: list[bool] = []
+    with pytest.raises(StoreUnreachable), here.alone() as first:
+        for _ in range(100):  # `here` says nothing to the database meanwhile
+            with there.alone() as second:
+                seen.append(second)
+            if second:
+                break
+            time.sleep(0.05)
+    assert first and not seen[0] and seen[-1], "its lock outlived it"
+    here.close()
+    there.close()
 
 
 def test_a_configuration_travels_whole(tmp_path: Path) -> None:
