@@ -68,7 +68,7 @@ class Relay:
         if not self._whole:
             self._dead.add(writer)
             return
-        with suppress(OSError):
+        with suppress(OSError, asyncio.CancelledError):  # cancelled only when nothing is carried any more
             there, back = await asyncio.open_connection("127.0.0.1", self._to)
             self._open |= {writer, back}
             await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
