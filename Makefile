@@ -11,7 +11,7 @@ export NO_MKDOCS_2_WARNING = 1
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test search naive simulate crash-test failover pythons benchmark size sbom check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
+.PHONY: help run test search naive simulate crash-test failover wire-trade pythons benchmark size sbom check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
 
 help: ## Show this list
 	@echo "gridmm: make TARGET [PYTHON=python3.12]"
@@ -86,6 +86,9 @@ crash-test: setup ## Kill a Durable engine many times (N=500 DB=sqlite|postgres|
 
 failover: setup ## Take a grid away from its workers again and again, and time what follows (N=10 of each way)
 	$(BIN)/python tests/failovers.py --rounds $(or $(N),10)
+
+wire-trade: setup ## Trade a recording through ccxt on our own exchange, with faults (TAPE=path SEED=1 SECONDS=420)
+	$(BIN)/python tests/wire_trade.py --tape $(or $(TAPE),../shared/data/btcusdt_perp_1m_202506.csv.gz) --seed $(or $(SEED),1) --seconds $(or $(SECONDS),420)
 
 pythons: setup ## Compare what every Python on this machine decides, compiled and not
 	$(BIN)/python tests/pythons.py

@@ -28,6 +28,7 @@ __all__ = ['DEFAULT_DB', 'WATCHED_SPEED', 'cli', 'main', 'run_command', 'stoppin
 if TYPE_CHECKING:
     from gridmm.config import Config
     from gridmm.desk import MarketTime, Receipt
+    from gridmm.live import Entrance
     from gridmm.terminal_view import Snapshot
     from gridmm.units import Instrument
     from gridmm.v1.decision_pb2 import DecisionRecord
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _LATER = dict.fromkeys(("status", "orders", "fills", "commands", "stop", "pause", "risk"), "gridmm.cli_look")
 _LATER |= dict.fromkeys(("worker", "fleet"), "gridmm.cli_fleet")
 _LATER |= dict.fromkeys(("config", "tape"), "gridmm.cli_files")
+_LATER["exchange"] = "gridmm.cli_exchange"
 _LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
 
 
@@ -251,6 +253,36 @@ def _play(grids: Mapping[str, Config], place: Place, as_json: bool) -> Exit:
         click.echo(receipt_table(receipts), err=not watched)
     return code
 
+
+def _trade(config: Config, entrance: Entrance, place: Place, as_json: bool) -> Exit:
+    """Run a session on an exchange, and print its decisions and its receipt."""
+    import asyncio
+
+    from gridmm.kernel_cache import kernels
+    from gridmm.live import LiveSession
+    from gridmm.run import exit_code, set_aside
+    from gridmm.run_output import decision_line, receipt_line, receipt_table
+    from gridmm.tables import held
+    from gridmm.vocabulary import Stop
+
+    def note(line: str) -> None:
+        click.echo(line, err=True)
+
+    def told(record: DecisionRecord) -> None:
+        assert session.engine is not None
+        click.echo(decision_line(record, session.engine.session.meta.instrument))
+
+    db = place.db or DEFAULT_DB
+    session = LiveSession(config, entrance, db, note, told)
+    with held(db, place.take_over), kernels(note):
+        if place.fresh and (kept := set_aside(db)):
+            note(f"the old state is kept in {kept}")
+        with stopping(lambda: session.ask(Stop[config.settings.stop.on_signal.upper()]), lambda: None):
+            receipt = asyncio.run(session.trade())
+    click.echo(receipt_line({"": receipt}) if as_json else receipt_table({"": receipt}))
+    assert session.engine is not None
+    return exit_code(session.engine, receipt)
+
 # %% ../nbs/reference/80_cli.ipynb #c029
 DEFAULT_DB = Path("gridmm.sqlite")
 WATCHED_SPEED = "60"  # times the market's own, where somebody looks on and said nothing else
@@ -262,6 +294,8 @@ WATCHED_SPEED = "60"  # times the market's own, where somebody looks on and said
     gridmm run --config gridmm.toml --db gridmm.db
     gridmm run --feed tape:week.csv.gz --speed 3600
     gridmm run --duration "2 h" --speed max --json
+    gridmm run --feed ccxt:binance --duration "1 h"
+    gridmm run --exchange binance --endpoint 127.0.0.1:8443 --ca gridmm-exchange-ca.pem
     """
 )
 @click.option(
@@ -277,7 +311,11 @@ WATCHED_SPEED = "60"  # times the market's own, where somebody looks on and said
     default="durable",
     help="durable: production. simple: development and backtest.",
 )
-@click.option("--feed", metavar="FEED", help="demo, or tape:PATH.")
+@click.option(
+    "--feed",
+    metavar="FEED",
+    help="demo, tape:PATH, or ccxt:NAME for paper on the live prices of an exchange.",
+)
 @click.option(
     "--speed",
     metavar="N",
@@ -298,12 +336,20 @@ WATCHED_SPEED = "60"  # times the market's own, where somebody looks on and said
 )
 @click.option("--fresh", is_flag=True, help="Start anew: set aside what the file holds.")
 @click.option("--take-over", is_flag=True, help="Displace the process that trades on the file.")
+@click.option("--exchange", metavar="NAME", help="Trade on this exchange, such as binance.")
+@click.option("--live", is_flag=True, help="With real money: refused by this version.")
+@click.option(
+    "--endpoint", default="", metavar="HOST:PORT", help="Rehearse on a server that speaks its protocol."
+)
+@click.option(
+    "--ca", type=click.Path(path_type=Path), metavar="FILE", help="Certificate that vouches for the endpoint."
+)
 @click.option("--json", "as_json", is_flag=True, help="No live view; the last line is the receipt.")
 def run(
     file: Path | None, engine: str, feed: str | None, speed: str | None, duration: str | None, db: Path | None,
-    fresh: bool, take_over: bool, as_json: bool,
+    fresh: bool, take_over: bool, exchange: str | None, live: bool, endpoint: str, ca: Path | None, as_json: bool,
 ) -> Exit:  # fmt: skip
-    """Run a grid on the paper exchange, or all grids of a configuration.
+    """Run a grid, or all grids of a configuration: on the paper exchange, or with --exchange on a real one.
 
     It ends with its feed, after --duration, or when you stop it (Ctrl-C).
 
@@ -328,11 +374,25 @@ def run(
     for name, found in grids.items():
         for warning in found.warnings:
             click.echo(f"{name + ': ' if name else ''}warning: {warning}", err=True)
-    if db is None and engine == "durable" and first.settings.feed.source == "demo":
+    source, _, named = first.settings.feed.source.partition(":")
+    if exchange is None and source != "ccxt" and (live or endpoint or ca):
+        raise UsageError(
+            "--live, --endpoint and --ca", "they say how an exchange is reached", "Add --exchange NAME"
+        )
+    if exchange is not None and (engine == "simple" or len(grids) > 1 or feed or speed):
+        why = "an exchange trades one grid, under the durable engine, at its own prices and speed"
+        raise UsageError(f"--exchange {exchange}", why, "Leave --engine, --feed and --speed out")
+    if db is None and engine == "durable" and (exchange or source in ("demo", "ccxt")):
         db = DEFAULT_DB
     if fresh and db is None:
         raise UsageError("--fresh", "there is no state without --db", "Add --db FILE, or leave --fresh out")
-    return _play(grids, Place(db, fresh, take_over, engine == "durable"), as_json)
+    place = Place(db, fresh, take_over, engine == "durable")
+    if exchange is not None or source == "ccxt":
+        from gridmm.live import Entrance
+
+        entrance = Entrance(exchange or named, live, endpoint, ca, paper=exchange is None)
+        return _trade(first, entrance, place, as_json)
+    return _play(grids, place, as_json)
 
 # %% ../nbs/reference/80_cli.ipynb #c031
 def rehearse() -> None:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEND_MS', 'POLL_MS', 'RECONNECT_MS', 'RECONCILE_MS', 'AGAIN_MS', 'NEVER_MS', 'Answers', 'Durably', 'DurableMarket',
-           'Price', 'DurableEngine', 'endure', 'in_force']
+           'DurableEngine', 'endure', 'in_force']
 
 # %% ../nbs/reference/65_engine_durable.ipynb #c002
 import asyncio
@@ -34,7 +34,7 @@ from .engine import News, Session, reconcile
 from .errors import ExchangeUnreachable, StoreUnreachable
 from .exchange import Absent, Exchange, Fill, OrderReport
 from .exchange_paper import PaperExchange
-from .feed import Candle
+from .feed import Price
 from .layout import Command
 from .parameters import reloaded
 from .store import Answer
@@ -166,17 +166,6 @@ class DurableMarket(Durably, MarketTime):
                 await self.settle()
 
 # %% ../nbs/reference/65_engine_durable.ipynb #c021
-class Price(NamedTuple):
-    """The newest price, ticks and lots, and the candles that were completed since the last one."""
-
-    bid: int
-    ask: int
-    last: int
-    bid_lots: int = 0
-    ask_lots: int = 0
-    candles: tuple[Candle, ...] = ()
-
-
 class DurableEngine(Durably, Desk):
     """Runs one grid on an exchange that is somewhere else."""
 
@@ -348,8 +337,13 @@ class DurableEngine(Durably, Desk):
         session, end_ms = self.session, self.now_ms + timeout_ms
         await self.on_command(Command.STOP, how, 0, self.now_ms)
         flat = how == Stop.FLATTEN
-        while (self._tasks or session.open_ids() or (flat and session.could_exit())) and self.now_ms < end_ms:
-            await self._turn()
+        for look in (True, False):  # a trade whose word was lost would be missing from the receipt
+            while (
+                self._tasks or session.open_ids() or (flat and session.could_exit())
+            ) and self.now_ms < end_ms:
+                await self._turn()
+            if look:
+                await self._catch_up()
         session.save()
         done: list[Receipt] = []
 

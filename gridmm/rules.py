@@ -365,12 +365,13 @@ def market_rule(settings: Settings) -> Iterator[Finding]:
 def feed_rule(settings: Settings) -> Iterator[Finding]:
     """Find a source or a speed that cannot be read."""
     source = settings.feed.source
-    if source != "demo" and not (source.startswith("tape:") and source != "tape:"):
+    kind, _, name = source.partition(":")
+    if source != "demo" and not (kind in ("tape", "ccxt") and name):
         yield _refuse(
             "feed.source",
             _written(settings, "feed.source"),
             "no such source of prices",
-            'Write "demo" for the built-in market, or "tape:PATH" for a file',
+            'Write "demo" for the built-in market, "tape:PATH" for a file, "ccxt:binance" for the prices of an exchange',
         )
     try:
         speed_of(settings.feed.speed)

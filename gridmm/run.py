@@ -24,7 +24,7 @@ from .client_id import instance_of, start_number
 from .commands import Mailbox
 from .config import Config, at_price, config_hash, on_market
 from .demo_market import DEMO, DemoMarket
-from .desk import MarketTime, Receipt
+from .desk import Desk, MarketTime, Receipt
 from .engine import Session, fit_rings, resume
 from .engine_durable import DurableMarket, in_force
 from .engine_simple import SimpleEngine
@@ -461,7 +461,7 @@ async def finish(run: Run, signals: Signals, *, moment_rows: Rows, pace: Pace) -
     return await engine.stop(how, stopping.timeout)
 
 
-def exit_code(engine: MarketTime, done: Receipt) -> Exit:
+def exit_code(engine: Desk, done: Receipt) -> Exit:
     """Return what the end of a session means to the shell.
 
     Returns:

@@ -259,6 +259,7 @@ class Execution(Section):
     burst: Factor = param("40", "How many may go out at once after a quiet time.", "larger: quicker first ladder", low="1", high="1000")
     backoff: Time = param("1 s", "First pause after a reject; doubles each time.", "longer: calmer", low="1 ms", high="1 h")
     backoff_max: Time = param("60 s", "Longest pause.", "longer: calmer", low="1 ms", high="1 d")
+    dead_man: Time = param("60 s", "Time without a word from us after which the exchange cancels our orders, where it can.", "0 is off", "start", high="1 h")
     query_after: Time = param("5 s", "Time without an answer after which an order is asked for.", "longer: fewer questions", low="100 ms", high="1 h")
 # fmt: on
 
@@ -299,7 +300,7 @@ class Paper(Section):
 class Feed(Section):
     """Where prices come from."""
 
-    source: Text = param("demo", "`demo`, or `tape:PATH`.", change="start")
+    source: Text = param("demo", "`demo`, `tape:PATH`, or `ccxt:EXCHANGE` for its live prices.", change="start")
     speed: Text = param("max", "`max`, or how many times faster than the market.", change="start")
     bar_path: Literal["pessimistic", "ohlc", "olhc"] = param(
         "pessimistic", "Order of the prices inside a bar of a tape: ohlc high first, olhc low first, pessimistic the shorter "

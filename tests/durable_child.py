@@ -21,9 +21,10 @@ from pathlib import Path
 
 from gridmm.commands import Mailbox
 from gridmm.config import Config, load
-from gridmm.engine_durable import SEND_MS, DurableEngine, Price, endure
+from gridmm.engine_durable import SEND_MS, DurableEngine, endure
 from gridmm.errors import GridmmError
 from gridmm.exchange import OrderReport, OrderRequest, Outcome
+from gridmm.feed import Price
 from gridmm.host import Host, queue_of
 from gridmm.run import open_session, utc_clock, wall_ms
 from gridmm.store import Answer, FillRow, SqlStore

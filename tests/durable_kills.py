@@ -217,7 +217,7 @@ def standing(db: str) -> dict[str, Any]:
     return {**said, "triggers": [Trigger(int(trip)).name for trip in trips], "lots": int(v[Var.LEDGER_LOTS])}
 
 
-def agree(db: str, receipt: dict[str, Any], audit: Any, grid: str = "") -> None:
+def agree(db: str, receipt: dict[str, Any], audit: Any, grid: str = "", symbol: str = SYMBOL) -> None:
     """Hold the State against the exchange: violations, open orders, fills, position, money."""
     assert not audit.violations, audit.violations
     assert audit.open_orders == 0 == receipt["open_orders"]
@@ -227,7 +227,7 @@ def agree(db: str, receipt: dict[str, Any], audit: Any, grid: str = "") -> None:
     assert {Decimal(left) for left in receipt["residual_exchange"].values()} == {Decimal(0)}
     assert receipt["defects"] == 0
     database = open_database(db)
-    state = SqlStore(database, SYMBOL, grid).load()
+    state = SqlStore(database, symbol, grid).load()
     database.dispose()
     assert state is not None, "the checksum was verified by load"
     core, _ = from_state(state)

@@ -20,9 +20,10 @@ from pathlib import Path
 from durable_child import ticks_of
 from gridmm.commands import Mailbox
 from gridmm.desk import Receipt
-from gridmm.engine_durable import DurableEngine, Price
+from gridmm.engine_durable import DurableEngine
 from gridmm.errors import Fenced
 from gridmm.exchange import OrderRequest, Outcome
+from gridmm.feed import Price
 from gridmm.fleet import Fleet
 from gridmm.run import open_session, utc_clock, wall_ms
 from gridmm.store import SqlStore

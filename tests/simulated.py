@@ -27,7 +27,7 @@ from gridmm.commands import Ask, Request
 from gridmm.config import Config, load
 from gridmm.desk import Receipt, holdings
 from gridmm.engine import Orders, Session
-from gridmm.engine_durable import SEND_MS, DurableEngine, Price, endure
+from gridmm.engine_durable import SEND_MS, DurableEngine, endure
 from gridmm.errors import ExchangeUnreachable, Fenced, StoreUnreachable
 from gridmm.exchange import (
     Absent,
@@ -47,7 +47,7 @@ from gridmm.exchange import (
     UtcClock,
 )
 from gridmm.exchange_paper import PaperExchange
-from gridmm.feed import Candle
+from gridmm.feed import Candle, Price
 from gridmm.layout import CLOSE, OPEN, Book, Col, Command, Ev, Hole, Kind, Leg, Par, Var
 from gridmm.paper_account import Row
 from gridmm.parameters import instrument_of

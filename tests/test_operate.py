@@ -12,11 +12,12 @@ from exchange_server import server_of, warm_up
 from gridmm.client_id import decode
 from gridmm.commands import Ask, Mailbox, Request, SlotSeen
 from gridmm.config import config_hash, load
-from gridmm.engine_durable import AGAIN_MS, DurableEngine, DurableMarket, Price
+from gridmm.engine_durable import AGAIN_MS, DurableEngine, DurableMarket
 from gridmm.errors import ConfigError, ExchangeUnreachable, UsageError
 from gridmm.event_log import EventLog, read_log
 from gridmm.exchange import Absent, OrderReport, OrderRequest, Outcome, Unknown
 from gridmm.exchange_paper import PaperExchange
+from gridmm.feed import Price
 from gridmm.layout import CLOSE, OPEN, Col, Leg, Par, Var
 from gridmm.model import core_hash, from_state, unseal
 from gridmm.paper_account import Row
