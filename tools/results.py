@@ -77,12 +77,20 @@ def write(
 
 
 def _commit(root: Path) -> str:
-    command = ["git", "describe", "--always", "--dirty=-dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+    """Return the commit, `-dirty` where more than other results has changed since."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "--short", "HEAD")
+    if commit is None:
         return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
+    return f"{commit}-dirty" if changed else commit
 
 
 def read(path: Path) -> dict[str, Any]:
