@@ -22,7 +22,7 @@ run: setup-run ## Run a grid on the built-in paper exchange (ARGS="--help" for m
 
 test: check ## Run every check, every test, every notebook, and build the site
 	@$(BIN)/python -m gridmm warm-up
-	$(BIN)/python -m pytest -n 3 --dist loadfile -rs $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile -rs $(ARGS)
 
 check: setup ## Check format, lint, types, and that all generated files are in sync
 	$(BIN)/ruff format --check .
