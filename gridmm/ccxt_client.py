@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from decimal import localcontext
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,16 @@ class Mends:
             if isinstance(options, dict) and "listenKey" in options:
                 self.options[kind] = options | {"listenKey": None, "lastAuthenticatedTime": 0}  # type: ignore[attr-defined]
 
+    def keep_arithmetic(self) -> None:
+        """Let ccxt round in a context of its own: it changes the one that it finds, and leaves it changed."""
+        rounded = self.decimal_to_precision  # type: ignore[has-type]
+
+        def apart(*given: Any, **named: Any) -> Any:
+            with localcontext():
+                return rounded(*given, **named)
+
+        self.decimal_to_precision = apart
+
     def tap(self) -> None:
         """Hand on every order and every trade of ours that a stream tells of, before another can overwrite it."""
         caches = importlib.import_module("ccxt.async_support.base.ws.cache")
@@ -261,6 +272,7 @@ async def connected(
         client = made(config)
         client.number, client.hooks = str, hooks
         client.tap()
+        client.keep_arithmetic()
         try:
             yield client
         finally:

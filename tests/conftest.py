@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from decimal import localcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Balanced | None:
     """Take our own scheduler in place of `--dist loadfile`."""
     return Balanced(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.fixture(autouse=True)
+def own_arithmetic() -> Iterator[None]:
+    """Give each test a decimal context of its own: ccxt, where a test uses it bare, changes the one that it finds."""
+    with localcontext():
+        yield
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, getcontext
 from functools import partial
 from typing import Any
 
@@ -386,3 +386,17 @@ def test_the_dead_man_switch_fires_when_nobody_speaks_and_not_before() -> None:
         assert said == []
 
     run(PERPETUAL, test)
+
+
+@KINDS
+def test_the_client_leaves_our_arithmetic_alone(instrument: Instrument) -> None:
+    """To write a price ccxt changes the rounding and the traps of the context that it finds."""
+
+    async def test(b: Bench) -> None:
+        before = getcontext().copy()
+        await b.exchange.place([order("G1AAAA", "59990.0")])
+        after = getcontext()
+        assert (after.rounding, after.traps, after.prec) == (before.rounding, before.traps, before.prec)
+        assert str(D("0.125").quantize(D("0.01"))) == "0.12"
+
+    run(instrument, test)
