@@ -29,7 +29,7 @@ from gridmm.paper_account import (
     margin_of,
     mark2_of,
 )
-from .paper_ledger import Changes, Entry, Ledger, Trade, digest, entries, restore, save
+from .paper_ledger import Changes, Entry, Ledger, Trade, digest, entries, restore, save, take
 from .paper_matching import advance, advance_until
 from .units import MAX_ATOMS, Instrument
 
@@ -182,13 +182,9 @@ class PaperClock:
         """
         self.instrument, self.rules = instrument, rules or PaperRules()
         about = {name: str(value) for name, value in (asdict(instrument) | asdict(self.rules)).items()}
-        self.venue = venue_of(instrument, self.rules)
         place = Path(place) if isinstance(place, str) else place
         self.ledger = Ledger(place, about | {"tape": tape}, synchronous, schema)
-        restore(self.ledger, self.venue)
-        living = entries(self.ledger, living=True)
-        self._live = {entry.key: entry for entry in living}
-        self._keys = {entry.client_id: entry.key for entry in reversed(living)}
+        self._take_up()
         self._changed = False
         self._changes = Changes()
         self._leaving: list[Parcel] = []  # with the changes
@@ -198,6 +194,19 @@ class PaperClock:
         self._answers: dict[int, list[Outcome]] = {}
         self._news: asyncio.Event | None = None
         self.closed = False
+
+    def _take_up(self) -> None:
+        """Stand where the ledger ends."""
+        self.venue = venue_of(self.instrument, self.rules)
+        restore(self.ledger, self.venue)
+        living = entries(self.ledger, living=True)
+        self._live = {entry.key: entry for entry in living}
+        self._keys = {entry.client_id: entry.key for entry in reversed(living)}
+
+    def take_over(self) -> None:
+        """Make this process the only one that plays on, from where whoever played before has come; before the first row."""
+        take(self.ledger)
+        self._take_up()
 
     @property
     def now_ms(self) -> int:

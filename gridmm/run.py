@@ -131,16 +131,9 @@ class Run:
         paper, state = self.paper, self.store.load()
         traded = state is not None and state.sequences.next_seq > 1
         refuse_half(self.store.where, paper.ledger.where, paper.resume_row, traded, state is None)
-        session, self.resumed = open_session(
-            self.config,
-            self.ticks,
-            self.store,
-            self.log,
-            self.on_decision,
-            self.owner,
-            self.start_ms,
-            self.bounds,
-        )
+        about = (self.config, self.ticks, self.store, self.log, self.on_decision)
+        session, self.resumed = open_session(*about, self.owner, self.start_ms, self.bounds)
+        paper.take_over()  # who was displaced may have played on until now
         self.lines += session.notes
         if self.durable:
             self.engine = DurableMarket(session, paper, Mailbox(self.store.engine, self.store.where), wall_ms)

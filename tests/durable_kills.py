@@ -58,6 +58,7 @@ class Tally:
         orders: Orders that the exchange accepted.
         fills: Trades.
         looks: How often the auditor looked.
+        peaceful: Stops that were over before the moment at which they were to be killed.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -65,6 +66,7 @@ class Tally:
     orders: int = 0
     fills: int = 0
     looks: int = 0
+    peaceful: int = 0
 
     def __str__(self) -> str:
         fell = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
@@ -111,18 +113,23 @@ def market(*, still: bool = False, number: int = 1) -> Iterator[tuple[str, Contr
         yield address, control
 
 
-def kill(process: subprocess.Popen, draw: random.Random, tally: Tally) -> None:
-    """Kill an engine at a random time after it has begun."""
+def kill(process: subprocess.Popen, draw: random.Random, tally: Tally) -> bool:
+    """Kill an engine at a random time after it has begun; return that it died."""
     first_line(process, "at after commit")
     time.sleep(draw.random() * 1.2)
     process.kill()
     _, err = process.communicate()
     assert process.returncode == -signal.SIGKILL, err[-2_000:]
     tally.kills["at random"] += 1
+    return True
 
 
-def die(process: subprocess.Popen, moment: str, tally: Tally) -> None:
-    """Wait until an engine has died at the moment that it was told; kill it where its market asks for nothing."""
+def die(process: subprocess.Popen, moment: str, tally: Tally) -> bool:
+    """Wait until an engine has died at the moment that it was told; kill it where its market asks for nothing.
+
+    Returns:
+        Whether it died: a stop can be over in fewer steps than the one that it was to die at.
+    """
     if moment == "stop":
         first_line(process, "at after commit")
         process.terminate()
@@ -132,9 +139,12 @@ def die(process: subprocess.Popen, moment: str, tally: Tally) -> None:
         process.kill()
         process.communicate()
         tally.kills["at random"] += 1
-        return
+        return True
+    if moment == "stop" and process.returncode == 0:
+        return False
     assert process.returncode == -signal.SIGKILL, f"{moment} was never reached: {err[-2_000:]}"
     tally.kills[moment] += 1
+    return True
 
 
 def end_of_stop(db: str, address: str) -> dict[str, Any]:
@@ -173,7 +183,8 @@ def run_kills(
             options = ["--die", f"{moment.replace(' ', '_')}:{count}"] if named else []
             process = start(db, address, *options)
             try:
-                die(process, moment, tally) if named else kill(process, draw, tally)
+                died = die(process, moment, tally) if named else kill(process, draw, tally)
+                tally.peaceful += not died
             except AssertionError as error:
                 raise AssertionError(f"kill {number}: {error}\nthe State: {standing(db)}") from error
             finally:
@@ -181,7 +192,7 @@ def run_kills(
             tally.restarts += 1
             audit = control.audit()
             assert not audit.violations, f"after kill {number}: {audit.violations}"
-            if named and moment == "stop":
+            if died and moment == "stop" and named:
                 receipt = end_of_stop(db, address)
                 assert receipt["open_orders"] == 0 == control.audit().open_orders, receipt
                 tally.restarts += 1

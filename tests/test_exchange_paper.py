@@ -425,6 +425,23 @@ def test_of_two_processes_on_one_ledger_the_second_to_write_is_fenced(tmp_path: 
     run(work())
 
 
+def test_who_takes_a_ledger_over_plays_on_from_where_the_other_has_come(tmp_path: Path) -> None:
+    async def work() -> None:
+        one = open_market(place=tmp_path / "paper.db")
+        await one.place([buy("A", "9.98")])
+        two = open_market(place=tmp_path / "paper.db")
+        await one.place([buy("B", "9.97")])
+        two.take_over()
+        assert [order.client_id for order in await two.open_orders()] == ["A", "B"], "what came meanwhile too"
+        with pytest.raises(Fenced, match="took it over"):
+            await one.place([buy("C", "9.96")])
+        assert await two.cancel(["B"]) == [Accepted("B", "2")]
+        await one.close()
+        await two.close()
+
+    run(work())
+
+
 def only_reads(paper: PaperExchange, on: str) -> None:
     """Let the ledger refuse every write, or take them again."""
     with paper.ledger.db.begin():
