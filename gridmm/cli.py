@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _LATER = dict.fromkeys(("status", "orders", "fills", "commands", "stop", "pause", "risk"), "gridmm.cli_look")
 _LATER |= dict.fromkeys(("worker", "fleet"), "gridmm.cli_fleet")
 _LATER |= dict.fromkeys(("config", "tape"), "gridmm.cli_files")
-_LATER["exchange"] = "gridmm.cli_exchange"
+_LATER |= {"exchange": "gridmm.cli_exchange", "doctor": "gridmm.cli_doctor", "data": "gridmm.cli_data"}
 _LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
 
 
@@ -49,6 +49,7 @@ _LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
     gridmm run --feed tape:week.csv.gz --speed max --json
     gridmm config init
     gridmm config check gridmm.toml
+    gridmm doctor --config gridmm.toml
     gridmm tape info week.csv.gz
     gridmm status --watch
     gridmm stop --cancel --why "funding is due"
@@ -337,7 +338,7 @@ WATCHED_SPEED = "60"  # times the market's own, where somebody looks on and said
 @click.option("--fresh", is_flag=True, help="Start anew: set aside what the file holds.")
 @click.option("--take-over", is_flag=True, help="Displace the process that trades on the file.")
 @click.option("--exchange", metavar="NAME", help="Trade on this exchange, such as binance.")
-@click.option("--live", is_flag=True, help="With real money: refused by this version.")
+@click.option("--live", is_flag=True, help="With real money: the account must be named in the configuration.")
 @click.option(
     "--endpoint", default="", metavar="HOST:PORT", help="Rehearse on a server that speaks its protocol."
 )

@@ -78,17 +78,21 @@ class LiveQuestions(LiveDesk):
             if total[asset]
         ]
 
-    async def positions(self) -> list[Position]:
-        """Return open positions; empty on spot."""
+    async def positions(self, everywhere: bool = False) -> list[Position]:
+        """Return open positions; empty on spot.
+
+        Args:
+            everywhere: Whether those of other markets are meant too.
+        """
         if self.instrument.market == "spot":
             return []
-        symbol = self.instrument.symbol
-        said = await self._ask("the position", self.client.fetch_positions, [symbol], weight=5)
+        asked = None if everywhere else [self.instrument.symbol]
+        said = await self._ask("the position", self.client.fetch_positions, asked, weight=5)
         found = []
         for one in said:
             size = Decimal(one.get("contracts") or 0) * (-1 if one.get("side") == "short" else 1)
-            if size and one["symbol"] == symbol:
-                found.append(Position(symbol, size, Decimal(one.get("entryPrice") or 0)))
+            if size and (everywhere or one["symbol"] == self.instrument.symbol):
+                found.append(Position(one["symbol"], size, Decimal(one.get("entryPrice") or 0)))
         return found
 
     async def order(self, client_id: str) -> OrderReport | Absent:
@@ -276,13 +280,11 @@ class LiveExchange(LiveQuestions):
         about = {"symbol": self.client.market(self.instrument.symbol)["id"], "countdownTime": timeout_ms}
         await self._ask("the dead-man switch", call, about, weight=10)
 
-    async def middle(self) -> int:
-        """Return the middle of the touch, ticks."""
-        symbol = self.instrument.symbol
-        said = (await self._ask("the touch", self.client.fetch_bids_asks, [symbol], weight=2))[symbol]
-        return (
-            in_ticks(self.instrument, said["bid"], up=False) + in_ticks(self.instrument, said["ask"], up=True)
-        ) // 2
+    async def touch(self) -> tuple[int, int]:
+        """Return best bid and best ask, ticks; 0 where there is none."""
+        i = self.instrument
+        said = (await self._ask("the touch", self.client.fetch_bids_asks, [i.symbol], weight=2))[i.symbol]
+        return in_ticks(i, said["bid"], up=False), in_ticks(i, said["ask"], up=True)
 
     async def close(self) -> None:
         """Nothing is held: whoever connected the client gives it back."""

@@ -19,6 +19,7 @@ from .ccxt_client import Keys, keys_of
 from .commands import Mailbox
 from .config import Config, Given, at_price, on_market, resolve
 from .desk import Receipt
+from .door import Verdict, open_door
 from .engine_durable import DurableEngine, endure
 from .errors import ExchangeUnreachable, Refused, UnsafeAccount, UsageError
 from .event_log import EventLog
@@ -27,6 +28,7 @@ from .exchange_live import LiveExchange, live_exchange
 from .exchange_paper import PaperExchange
 from .feed import Price
 from .host import Host, queue_of
+from .live_facts import live_facts
 from .live_streams import LivePrices
 from .paper_account import Row
 from .parameters import instrument_of
@@ -93,24 +95,25 @@ class Entrance:
                 "real money needs an account with a name of its own",
                 'Write `name = "main"` into [account], and set GRIDMM_MAIN_API_KEY and GRIDMM_MAIN_API_SECRET',
             )
-        if self.keys(account, environ) is None:
-            name = account.upper().replace("-", "_")
-            raise UnsafeAccount(
-                f"the account {account}",
-                "the environment has no keys for it",
-                f"Set GRIDMM_{name}_API_KEY and GRIDMM_{name}_API_SECRET",
-            )
-        if self.live:
-            raise Refused(
-                f"real money on {self.exchange}",
-                "this version does not check the account's rights, mode, leverage and balance before the first order",
-                "Rehearse with --endpoint, or trade paper on live prices, until a version does",
-            )
+        self.keys(account, environ)
 
-    def keys(self, account: str, environ: Mapping[str, str]) -> Keys | None:
-        """Return the keys of an account; at an endpoint, the account paper has those of a server that was given none."""
+    def keys(self, account: str, environ: Mapping[str, str]) -> Keys:
+        """Return the keys of an account; at an endpoint, the account paper has those of a server that was given none.
+
+        Raises:
+            UnsafeAccount: There are none.
+        """
         found = keys_of(account, environ)
-        return REHEARSAL if found is None and self.endpoint and account == "paper" else found
+        if found is not None:
+            return found
+        if self.endpoint and account == "paper":
+            return REHEARSAL
+        name = account.upper().replace("-", "_")
+        raise UnsafeAccount(
+            f"the account {account}",
+            "the environment has no keys for it",
+            f"Set GRIDMM_{name}_API_KEY and GRIDMM_{name}_API_SECRET",
+        )
 
 # %% ../nbs/reference/79_live.ipynb #c010
 @dataclass
@@ -177,6 +180,7 @@ class LiveSession:
                 log = EventLog(folder)
                 stack.callback(log.close)
                 if not door.paper:
+                    await self._enter(exchange, store)
                     async with self._guarded(exchange):
                         return await self._serve(exchange, live.stream, ticks, store, log)
                 paper = PaperExchange(
@@ -184,6 +188,18 @@ class LiveSession:
                 )
                 stack.callback(paper.ledger.close)
                 return await self._serve(paper, lambda: matched(paper, live), ticks, store, log)
+
+    async def _enter(self, exchange: LiveExchange, store: SqlStore) -> None:
+        """Look at the account before the first order, and say what a person should know.
+
+        Raises:
+            UnsafeAccount: The grid must not begin there.
+        """
+        settings = self.config.settings
+        about = (settings.account.name, self.grid, wall_ms, store.load(), settings.execution.dead_man)
+        for check in open_door(await live_facts(exchange, *about), settings):
+            if check.verdict is not Verdict.OK:
+                self.say(f"{check.verdict}: {check}")
 
     @asynccontextmanager
     async def _guarded(self, exchange: LiveExchange) -> AsyncIterator[None]:
@@ -262,7 +278,7 @@ async def stated(config: Config, exchange: LiveExchange, ours: bool) -> tuple[Co
         ours: Whether our account there trades, so that its holdings count.
     """
     name, i = exchange.name, exchange.instrument
-    ticks = await exchange.middle()
+    ticks = sum(await exchange.touch()) // 2
     config = on_market(config, i, name)
     found: dict[tuple[str, ...], Given] = {}
     if ours:

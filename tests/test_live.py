@@ -84,7 +84,10 @@ def test_paper_trades_on_the_prices_of_an_exchange(tmp_path: Path) -> None:
     [
         ("run --exchange binance", "Add --live"),
         ("run --exchange binance --live", "an account with a name of its own"),
-        ("run --exchange binance --live --config main.toml", "rights, mode, leverage and balance"),
+        (
+            "run --exchange binance --live --config main.toml",
+            "Set GRIDMM_MAIN_API_KEY and GRIDMM_MAIN_API_SECRET",
+        ),
         ("run --exchange binance --live --endpoint 127.0.0.1:1", "a rehearsal trades no money"),
         ("run --exchange nowhere --endpoint 127.0.0.1:1", "gridmm does not know it"),
         ("run --endpoint 127.0.0.1:1", "Add --exchange NAME"),
@@ -98,6 +101,19 @@ def test_what_must_not_begin_says_what_to_do(
     monkeypatch.chdir(tmp_path)
     Path("main.toml").write_text('[grid]\nmax_position = "10 %"\n[account]\nname = "main"\n')
     for name in ("KEY", "SECRET"):
-        monkeypatch.setenv(f"GRIDMM_MAIN_API_{name}", "some")
+        monkeypatch.delenv(f"GRIDMM_MAIN_API_{name}", raising=False)
     assert run_command(line.split()) in (2, 3)
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.timeout(300)
+def test_the_doctor_looks_at_the_account_of_an_exchange(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text('[grid]\nmax_position = "10 %"\n')
+    with served(tmp_path) as words:
+        asked = ("doctor", *words[1:], "--config", "grid.toml", "--json")
+        done = typed(tmp_path, *asked)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said = json.loads(done.stdout)
+        verdicts = {check["name"]: check["verdict"] for check in said["checks"]}
+        assert verdicts.pop("address") == "warning", "the key of the rehearsal works from everywhere"
+        assert set(verdicts.values()) <= {"ok", "warning"} and verdicts["withdrawal"] == "ok"
