@@ -28,6 +28,7 @@ __all__ = ['DEFAULT_DB', 'WATCHED_SPEED', 'cli', 'main', 'run_command', 'stoppin
 if TYPE_CHECKING:
     from gridmm.config import Config
     from gridmm.desk import MarketTime, Receipt
+    from gridmm.engine_durable import DurableEngine
     from gridmm.live import Entrance
     from gridmm.terminal_view import Snapshot
     from gridmm.units import Instrument
@@ -145,17 +146,19 @@ class Screen:
         """Give the terminal its cursor back, whatever is being drawn."""
         self._live.console.show_cursor()
 
-    def __call__(self, engine: MarketTime) -> None:
+    def __call__(self, engine: MarketTime | DurableEngine, note: str = "") -> None:
         """Show a session, if it is time: whole where it is the only one, else as a line among the others."""
         now, session = time.monotonic(), engine.session
         if now < self._next.get(session.grid, 0.0):
             return
+        from dataclasses import replace
+
         from gridmm.terminal_view import overview, snapshot_of, view
 
         self._next[session.grid] = now + 0.1
         shown = session.core.holes[:, : session.holes]
         shot = snapshot_of(session.core, session.par, session.meta.instrument, engine.name, shown)
-        self._shots[session.grid] = shot
+        self._shots[session.grid] = shot = replace(shot, note=note)
         self._live.update(view(shot) if len(self._shots) == 1 else overview(self._shots), refresh=True)
 
 # %% ../nbs/reference/80_cli.ipynb #c023
@@ -256,8 +259,9 @@ def _play(grids: Mapping[str, Config], place: Place, as_json: bool) -> Exit:
 
 
 def _trade(config: Config, entrance: Entrance, place: Place, as_json: bool) -> Exit:
-    """Run a session on an exchange, and print its decisions and its receipt."""
+    """Run a session on an exchange, in the terminal or in a pipe, and print its receipt."""
     import asyncio
+    from contextlib import ExitStack
 
     from gridmm.kernel_cache import kernels
     from gridmm.live import LiveSession
@@ -273,13 +277,18 @@ def _trade(config: Config, entrance: Entrance, place: Place, as_json: bool) -> E
         assert session.engine is not None
         click.echo(decision_line(record, session.engine.session.meta.instrument))
 
-    db = place.db or DEFAULT_DB
-    session = LiveSession(config, entrance, db, note, told)
-    with held(db, place.take_over), kernels(note):
+    db, watched = place.db or DEFAULT_DB, sys.stdout.isatty() and not as_json
+    session = LiveSession(config, entrance, db, note)
+    with ExitStack() as stack:
+        stack.enter_context(held(db, place.take_over))
+        stack.enter_context(kernels(note))
         if place.fresh and (kept := set_aside(db)):
             note(f"the old state is kept in {kept}")
-        with stopping(lambda: session.ask(Stop[config.settings.stop.on_signal.upper()]), lambda: None):
-            receipt = asyncio.run(session.trade())
+        screen = stack.enter_context(Screen()) if watched else None
+        session.on_look, session.on_decision = screen, None if screen else told
+        asked = Stop[config.settings.stop.on_signal.upper()]
+        stack.enter_context(stopping(lambda: session.ask(asked), screen.restore if screen else lambda: None))
+        receipt = asyncio.run(session.trade())
     click.echo(receipt_line({"": receipt}) if as_json else receipt_table({"": receipt}))
     assert session.engine is not None
     return exit_code(session.engine, receipt)

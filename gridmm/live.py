@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -126,6 +126,7 @@ class LiveSession:
         db: SQLite file of the state; the event log stands beside it.
         say: Told what a person should know.
         on_decision: Called with every decision, after it was saved.
+        on_look: Called some times a second with the engine, and how the connection does.
         grid: The grid's name, where the database holds several.
         engine: The engine that runs; there once it has begun.
         exchange: What it trades on; there once it is reached.
@@ -136,6 +137,7 @@ class LiveSession:
     db: Path
     say: Callable[[str], None]
     on_decision: Callable[[DecisionRecord], None] | None = None
+    on_look: Callable[[DurableEngine, str], None] | None = None
     grid: str = ""
     engine: DurableEngine | None = None
     exchange: LiveExchange | None = None
@@ -165,6 +167,7 @@ class LiveSession:
             None if door.paper else door.keys(settings.account.name, environ),
             door.endpoint,
             door.ca,
+            self.say,
         )
         async with reached as exchange:
             self.exchange = exchange
@@ -173,12 +176,13 @@ class LiveSession:
             where = f"paper on prices of {door.exchange}" if door.paper else door.exchange
             self.say(f"{where}{f' at {door.endpoint}' if door.endpoint else ''}: {describe(i)}")
             live = exchange.prices(settings.atr.candle, settings.atr.length + settings.atr.reference)
-            with ExitStack() as stack:
+            async with AsyncExitStack() as stack:
                 store = SqliteStore(self.db, i.symbol, self.grid, shared=bool(self.grid))
                 stack.callback(store.close)
                 ledger, folder = files_of(self.db, self.grid)
                 log = EventLog(folder)
                 stack.callback(log.close)
+                await stack.enter_async_context(self._watched(exchange))
                 if not door.paper:
                     await self._enter(exchange, store)
                     async with self._guarded(exchange):
@@ -188,6 +192,24 @@ class LiveSession:
                 )
                 stack.callback(paper.ledger.close)
                 return await self._serve(paper, lambda: matched(paper, live), ticks, store, log)
+
+    @asynccontextmanager
+    async def _watched(self, exchange: LiveExchange) -> AsyncIterator[None]:
+        """Show the session while it runs, and say at its end how the connection did."""
+
+        async def look() -> None:
+            while True:
+                await asyncio.sleep(0.1)
+                if self.engine is not None and self.on_look is not None:
+                    self.on_look(self.engine, str(exchange.vitals()))
+
+        looking = asyncio.create_task(look())
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+            self.say(f"{exchange.name}: {exchange.vitals()}")
 
     async def _enter(self, exchange: LiveExchange, store: SqlStore) -> None:
         """Look at the account before the first order, and say what a person should know.

@@ -7,6 +7,7 @@ __all__ = ['SILENT_S', 'order_report', 'fill_of', 'in_ticks', 'in_lots', 'first_
 
 # %% ../nbs/reference/54_live_streams.ipynb #c002
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
@@ -151,6 +152,7 @@ class LivePrices:
         self._candles: list[Candle] = []
         self._news = asyncio.Event()
         self.silent = 0
+        self._heard_s: dict[str, float] = {}
         self.printed: Callable[[int, int], None] = lambda ticks, lots: None
 
     async def stream(self) -> AsyncIterator[Price]:
@@ -179,6 +181,15 @@ class LivePrices:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+    def stale_ms(self) -> dict[str, int]:
+        """Return since when nothing was heard, by stream."""
+        now_s = time.monotonic()
+        return {name: int((now_s - heard_s) * 1_000) for name, heard_s in self._heard_s.items()}
+
+    def _heard(self, stream: str) -> None:
+        self._heard_s[stream] = time.monotonic()
+        self._news.set()
 
     async def _begin(self) -> None:
         """Ask for the candles of the last while, and for the touch."""
@@ -213,7 +224,7 @@ class LivePrices:
         while True:
             said = await self._client.watch_bids_asks([self._instrument.symbol])
             self._top = self._touch(said[self._instrument.symbol])
-            self._news.set()
+            self._heard("prices")
 
     async def _follow_trades(self) -> None:
         while True:
@@ -221,7 +232,7 @@ class LivePrices:
             for one in trades:
                 self._last = in_ticks(self._instrument, one["price"], up=False)
                 self.printed(self._last, in_lots(self._instrument, one["amount"]))
-            self._news.set()
+            self._heard("trades")
 
     async def _follow_candles(self) -> None:
         symbol = self._instrument.symbol
@@ -230,7 +241,7 @@ class LivePrices:
             self._take_candles(
                 list(self._client.ohlcvs[symbol][self._frame])
             )  # all: the last of one may be overtaken
-            self._news.set()
+            self._heard("candles")
 
     def _take_candles(self, rows: list[list[Any]]) -> None:
         """Keep the candles that are complete and were not told before."""

@@ -80,6 +80,7 @@ class Snapshot:
         fills: Trades counted.
         round_trips: Cells that were opened and closed.
         decisions: Plans made.
+        note: How the connection to a real exchange does; empty on paper.
     """
 
     symbol: str
@@ -106,6 +107,7 @@ class Snapshot:
     fills: int = 0
     round_trips: int = 0
     decisions: int = 0
+    note: str = ""
 
 # %% ../nbs/reference/72_terminal_view.ipynb #c009
 def rungs_of(core: Core, instrument: Instrument, holes: np.ndarray | None = None) -> tuple[Rung, ...]:
@@ -333,6 +335,5 @@ def _foot(shot: Snapshot) -> Text:
             "bold red",
             no_wrap=True,
         )
-    return Text(
-        f"lattice {shot.epoch}   ● at the exchange   ○ not yet confirmed   Ctrl-C stops", "dim", no_wrap=True
-    )
+    foot = f"lattice {shot.epoch}   ● at the exchange   ○ not yet confirmed   Ctrl-C stops"
+    return Text(f"{shot.note}\n{foot}" if shot.note else foot, "dim", no_wrap=True)

@@ -31,6 +31,7 @@ class Venue:
         fills_ms: The longest time that one question for trades may span.
         keep_key: ccxt's call that renews the key of the user stream, by kind of market.
         dead_man: ccxt's call that cancels everything unless it is repeated, by kind of market.
+        limits: ccxt's call that tells what may be asked in a stretch of time, by kind of market.
         experimental: Never traded against anything but frames written by hand.
     """
 
@@ -45,6 +46,7 @@ class Venue:
     fills_ms: int
     keep_key: Mapping[str, str]
     dead_man: Mapping[str, str]
+    limits: Mapping[str, str]
     experimental: bool = False
 
 
@@ -66,6 +68,7 @@ VENUES = {
             fills_ms=24 * _HOUR_MS,
             keep_key={"perpetual": "fapiPrivatePutListenKey"},
             dead_man={"perpetual": "fapiPrivatePostCountdownCancelAll"},
+            limits={"spot": "publicGetExchangeInfo", "perpetual": "fapiPublicGetExchangeInfo"},
         ),
     )
 }

@@ -113,7 +113,8 @@ async def trade(
         struck = {name: count for name, count in sorted(wire.faults.struck.items()) if count}
     assert session.exchange is not None
     assert not elsewhere, f"asked for other hosts: {elsewhere}"
-    sent = session.exchange.limiter.sent
+    limiter = session.exchange.limiter
+    sent = limiter.limits.metrics(limiter.clock()).sent
     return {
         "market_hours": round(market_ms / 3_600_000, 1),
         "orders": orders,
