@@ -276,6 +276,7 @@ async def connected(
         "defaultType": "spot" if market == "spot" else "swap",
         "recvWindow": venue.receive_ms,
         "ws": {"keepAlive": 5_000},
+        "watchPositions": {"fetchPositionsSnapshot": False},  # asked past our limiter, and we ask ourselves
     }
     async with aiohttp.ClientSession(connector=_connector(venue, endpoint, ca)) as session:
         config = {

@@ -151,14 +151,12 @@ class Screen:
         now, session = time.monotonic(), engine.session
         if now < self._next.get(session.grid, 0.0):
             return
-        from dataclasses import replace
-
         from gridmm.terminal_view import overview, snapshot_of, view
 
         self._next[session.grid] = now + 0.1
         shown = session.core.holes[:, : session.holes]
-        shot = snapshot_of(session.core, session.par, session.meta.instrument, engine.name, shown)
-        self._shots[session.grid] = shot = replace(shot, note=note)
+        shot = snapshot_of(session.core, session.par, session.meta.instrument, engine.name, shown, note)
+        self._shots[session.grid] = shot
         self._live.update(view(shot) if len(self._shots) == 1 else overview(self._shots), refresh=True)
 
 # %% ../nbs/reference/80_cli.ipynb #c023

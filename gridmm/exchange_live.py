@@ -15,16 +15,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .ccxt_client import KIND, Hooks, Keys, connected
-from .errors import ExchangeUnreachable, Refused, UnsafeAccount
+from .errors import ExchangeUnreachable, GridmmError, Refused, UnsafeAccount
 from .exchange import Absent, Balance, Fill, Funding, OrderReport, Position, RejectReason, StreamEvent
 from .limiter import Late, Limiter, Limits, Metrics, budgets, learn
 from .live_desk import LiveDesk
-from .live_streams import LivePrices, drained, fill_of, first_failure, in_ticks, order_report
+from gridmm.live_streams import (
+    LivePrices,
+    amount_of,
+    asking,
+    drained,
+    fill_of,
+    first_failure,
+    in_ticks,
+    order_report,
+)
 from .units import Instrument
 from .venues import instrument_of, venue_of
 
 # %% ../nbs/reference/58_exchange_live.ipynb #c006
 PAGE = 500  # trades in one answer
+_ANY = Decimal(-(10**15))
+_SIDES = {"long": 1, "short": -1}
 WORTH_S = 60.0  # how long the price of a fee's asset is used
 
 
@@ -62,20 +73,22 @@ class LiveQuestions(LiveDesk):
     async def balances(self) -> list[Balance]:
         """Return what the account holds."""
         said = await self._ask("the balance", self.client.fetch_balance, weight=20)
-        assets = said["info"].get("assets") if isinstance(said["info"], dict) else None
-        if self.instrument.market != "spot" and assets:
-            # ccxt's total counts what open positions have gained: that is no money yet
-            return [
-                Balance(one["asset"], Decimal(one["walletBalance"]), Decimal(one["availableBalance"]))
-                for one in assets
-                if Decimal(one["walletBalance"])
+        with asking("the balance"):
+            assets = said["info"].get("assets") if isinstance(said["info"], dict) else None
+            if self.instrument.market != "spot" and assets:
+                # ccxt's total counts what open positions have gained: that is no money yet
+                held = [(one["asset"], one["walletBalance"], one["availableBalance"]) for one in assets]
+            else:
+                held = [(asset, total, said["free"].get(asset)) for asset, total in said["total"].items()]
+            found = [
+                Balance(
+                    str(asset),
+                    amount_of(total, "a balance", above=_ANY),
+                    amount_of(free, "a balance", above=_ANY),
+                )
+                for asset, total, free in held
             ]
-        total, free = said["total"], said["free"]
-        return [
-            Balance(asset, Decimal(total[asset]), Decimal(free.get(asset) or 0))
-            for asset in total
-            if total[asset]
-        ]
+        return [one for one in found if one.total]
 
     async def positions(self, everywhere: bool = False) -> list[Position]:
         """Return open positions; empty on spot.
@@ -88,10 +101,12 @@ class LiveQuestions(LiveDesk):
         asked = None if everywhere else [self.instrument.symbol]
         said = await self._ask("the position", self.client.fetch_positions, asked, weight=5)
         found = []
-        for one in said:
-            size = Decimal(one.get("contracts") or 0) * (-1 if one.get("side") == "short" else 1)
-            if size and (everywhere or one["symbol"] == self.instrument.symbol):
-                found.append(Position(one["symbol"], size, Decimal(one.get("entryPrice") or 0)))
+        with asking("the position"):
+            for one in said:
+                size = amount_of(one.get("contracts"), "a position")
+                if size and (everywhere or one["symbol"] == self.instrument.symbol):
+                    entry = amount_of(one.get("entryPrice"), "a position's price")
+                    found.append(Position(one["symbol"], size * _SIDES[one["side"]], entry))
         return found
 
     async def order(self, client_id: str) -> OrderReport | Absent:
@@ -99,35 +114,42 @@ class LiveQuestions(LiveDesk):
         about = (None, self.instrument.symbol, {"clientOrderId": client_id})
         try:
             said = await self._ask("an order", self.client.fetch_order, *about, weight=4)
-        except Exception as error:
-            if isinstance(error, ExchangeUnreachable | Refused):
-                raise
+        except GridmmError:
+            raise
+        except Exception:  # the one that `_ask` lets through: there is no such order
             return Absent(client_id, final=True)
-        return self._heard(said)
+        with asking("an order"):
+            report = self._heard(said)
+            if report.client_id != client_id:
+                raise ValueError(f"asked for {client_id}, it told of {report.client_id}")
+        return report
 
     async def open_orders(self) -> list[OrderReport]:
         """Return all open orders of the account in this market."""
         said = await self._ask("open orders", self.client.fetch_open_orders, self.instrument.symbol, weight=6)
-        return [self._heard(one) for one in said]
+        with asking("open orders"):
+            return [self._heard(one) for one in said]
 
     async def fills(self, since_ms: int) -> list[Fill]:
         """Return our trades from `since_ms` on, oldest first."""
         found: dict[str, Mapping[str, Any]] = {}
-        while True:
-            now_ms = self._hooks.clock_ms()
-            page = await self._ask(
-                "our trades", self.client.fetch_my_trades, self.instrument.symbol, since_ms, PAGE, weight=20
+        with asking("our trades"):
+            while True:
+                now_ms = self._hooks.clock_ms()
+                about = (self.instrument.symbol, since_ms, PAGE)
+                page = await self._ask("our trades", self.client.fetch_my_trades, *about, weight=20)
+                new = [one for one in page if str(one["id"]) not in found]
+                found |= {str(one["id"]): one for one in new}
+                if new and len(page) >= PAGE:
+                    since_ms = max(int(one["timestamp"]) for one in new)
+                elif since_ms + self.venue.fills_ms < now_ms:
+                    since_ms += self.venue.fills_ms
+                else:
+                    break
+            ordered = sorted(
+                found.values(), key=lambda one: (int(one["timestamp"]), str(one["id"]).zfill(20))
             )
-            new = [one for one in page if str(one["id"]) not in found]
-            found |= {str(one["id"]): one for one in new}
-            if new and len(page) >= PAGE:
-                since_ms = max(int(one["timestamp"]) for one in new)
-            elif since_ms + self.venue.fills_ms < now_ms:
-                since_ms += self.venue.fills_ms
-            else:
-                break
-        ordered = sorted(found.values(), key=lambda one: (int(one["timestamp"]), str(one["id"]).zfill(20)))
-        return [await self._fill(one) for one in ordered]
+            return [await self._fill(one) for one in ordered]
 
     async def fundings(self, since_ms: int) -> list[Funding]:
         """Return funding payments from `since_ms` on, oldest first; empty on spot."""
@@ -136,20 +158,23 @@ class LiveQuestions(LiveDesk):
         said = await self._ask(
             "funding", self.client.fetch_funding_history, self.instrument.symbol, since_ms, weight=30
         )
-        return [
-            Funding(str(one["id"]), Decimal(one["amount"]), int(one["timestamp"]))
-            for one in sorted(said, key=lambda one: int(one["timestamp"]))
-        ]
+        with asking("funding"):
+            return [
+                Funding(
+                    str(one["id"]), amount_of(one["amount"], "a payment", above=_ANY), int(one["timestamp"])
+                )
+                for one in sorted(said, key=lambda one: int(one["timestamp"]))
+            ]
 
     def _heard(self, entry: Mapping[str, Any]) -> OrderReport:
         """Return what an entry says of an order, and note its names."""
         report = order_report(entry)
-        self._names[report.exchange_id] = report.client_id
+        self._name(report.exchange_id, report.client_id)
         return report
 
     async def _fill(self, entry: Mapping[str, Any]) -> Fill:
         """Return what an entry says of a trade, with what the exchange left out."""
-        exchange_id = str(entry.get("order") or "")
+        exchange_id = str(entry["order"])
         if exchange_id not in self._names:
             self._heard(
                 await self._ask(
@@ -159,7 +184,7 @@ class LiveQuestions(LiveDesk):
         fee = entry.get("fee") or {}
         asset, worth = fee.get("currency"), None
         if asset and fee.get("cost") and asset not in (self.instrument.base, self.instrument.quote):
-            worth = Decimal(fee["cost"]) * await self._price_of(str(asset))
+            worth = amount_of(fee["cost"], "the fee", above=_ANY) * await self._price_of(str(asset))
         return fill_of(entry, self._names[exchange_id], worth)
 
     async def _price_of(self, asset: str) -> Decimal:
@@ -170,7 +195,8 @@ class LiveQuestions(LiveDesk):
             said = await self._ask(
                 "a price", self.client.fetch_ticker, f"{asset}/{self.instrument.quote}", weight=2
             )
-            price = Decimal(said["last"])
+            with asking("a price"):
+                price = amount_of(said["last"], "a price", above=Decimal(0))
             self._worth[asset] = (now_s, price)
         return price
 
@@ -241,6 +267,8 @@ class LiveExchange(LiveQuestions):
 
         def heard(kind: str, entry: Mapping[str, Any]) -> None:
             if entry.get("symbol") == self.instrument.symbol:
+                if kind == "trade":
+                    fill_of(entry, "")  # what cannot be read is found out here, where it ends the stream
                 queue.put_nowait(self._heard(entry) if kind == "order" else dict(entry))
 
         self._hooks.heard = heard
@@ -336,8 +364,9 @@ class LiveExchange(LiveQuestions):
     async def touch(self) -> tuple[int, int]:
         """Return best bid and best ask, ticks; 0 where there is none."""
         i = self.instrument
-        said = (await self._ask("the touch", self.client.fetch_bids_asks, [i.symbol], weight=2))[i.symbol]
-        return in_ticks(i, said["bid"], up=False), in_ticks(i, said["ask"], up=True)
+        said = await self._ask("the touch", self.client.fetch_bids_asks, [i.symbol], weight=2)
+        with asking("the touch"):
+            return in_ticks(i, said[i.symbol]["bid"], up=False), in_ticks(i, said[i.symbol]["ask"], up=True)
 
     async def close(self) -> None:
         """Nothing is held: whoever connected the client gives it back."""

@@ -78,8 +78,8 @@ class LiveDesk:
                 if len(part) == 1:
                     o = orders[0]
                     sent = (o["symbol"], o["type"], o["side"], o["amount"], o["price"], o["params"])
-                    said = [await self.client.create_order(*sent)]
-                    said[0]["clientOrderId"] = part[0].client_id
+                    one = await self.client.create_order(*sent)
+                    said = [{**one, "clientOrderId": one.get("clientOrderId") or part[0].client_id}]
                 else:
                     said = await self.client.create_orders(orders)
         except Late as late:
@@ -139,9 +139,9 @@ class LiveDesk:
             if mine := named.get(request.client_id) or (nameless[0] if same else None):
                 answers.append(mine.outcome(request.client_id))
                 if mine.row.answer == Answer.ACCEPTED:
-                    self._names[mine.code] = request.client_id
+                    self._name(mine.code, request.client_id)
             else:
-                answers.append(Unknown(request.client_id, "refusals of one call have no names and differ"))
+                answers.append(Unknown(request.client_id, "no answer has its name"))
         return answers
 
     async def _judged(self, command: str, error: Exception) -> Verdict:
@@ -189,7 +189,18 @@ class LiveDesk:
             return NotSent(client_id, str(late))
         except Exception as error:
             return (await self._judged("cancel", error)).outcome(client_id)
-        return Accepted(client_id, str(said.get("id") or ""))
+        if not said.get("id") or self._names.get(str(said["id"]), client_id) != client_id:
+            return Unknown(client_id, f"an answer that is not about it: {str(said.get('info'))[:200]}")
+        return Accepted(client_id, str(said["id"]))
+
+    def _name(self, exchange_id: str, client_id: str) -> None:
+        """Note under which name the exchange knows an order of ours.
+
+        Raises:
+            ValueError: It has another name already.
+        """
+        if (known := self._names.setdefault(exchange_id, client_id)) != client_id:
+            raise ValueError(f"the exchange called order {exchange_id} {known}, and now {client_id}")
 
     async def cancel_all(self) -> list[Outcome]:
         """Cancel every open order of the account in this market; one answer for all of them."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .client_id import instance_of
 from .exchange_live import LiveExchange
 from .facts import Facts
+from .live_streams import asking
 from .look import reading_parameters
 from .model import from_state
 from .pnl import pnl
@@ -185,6 +186,8 @@ async def live_facts(
             about = dict(one.others) | ({one.symbol: market_id} if one.symbol else {})
             call = getattr(exchange.client, one.call)
             said[one.name] = await exchange._ask("the account's settings", call, about, weight=one.weight)
+    with asking("the account's settings"):
+        rights = rights_of(exchange.venue.name, instrument.market, said)
     asked_ms = clock_ms()
     theirs_ms = int(await exchange._ask("the time", exchange.client.fetch_time))
     answered_ms = clock_ms()
@@ -209,5 +212,5 @@ async def live_facts(
         recv_window_ms=exchange.venue.receive_ms,
         dead_man_available=exchange.has_dead_man,
         dead_man_ms=dead_man_ms,
-        **rights_of(exchange.venue.name, instrument.market, said)._asdict(),
+        **rights._asdict(),
     )

@@ -156,7 +156,12 @@ def _absent(core: Core, instrument: Instrument, holes: np.ndarray | None, used: 
 
 # %% ../nbs/reference/72_terminal_view.ipynb #c010
 def snapshot_of(
-    core: Core, par: np.ndarray, instrument: Instrument, title: str, holes: np.ndarray | None = None
+    core: Core,
+    par: np.ndarray,
+    instrument: Instrument,
+    title: str,
+    holes: np.ndarray | None = None,
+    note: str = "",
 ) -> Snapshot:
     """Return what the screen shows of a state.
 
@@ -166,6 +171,7 @@ def snapshot_of(
         instrument: Whose ticks and lots.
         title: Engine and exchange.
         holes: The last plan's holes, by `Hole`.
+        note: How the connection to a real exchange does.
     """
     v, sums = core.v, pnl(core, par)
     rungs = rungs_of(core, instrument, holes)
@@ -198,6 +204,7 @@ def snapshot_of(
         fills=int(v[Var.TRADES]),
         round_trips=int(v[Var.ROUND_TRIPS]),
         decisions=int(v[Var.PLANS]),
+        note=note,
     )
 
 # %% ../nbs/reference/72_terminal_view.ipynb #c012

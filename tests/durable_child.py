@@ -1,6 +1,6 @@
 """A Durable engine in a process of its own, on an exchange in another one: what the kill tests kill.
 
-    python tests/durable_child.py --db URL --exchange ADDRESS --config FILE [--die MOMENT:N] [--pause MOMENT:N]
+    python tests/durable_child.py --db URL --exchange ADDRESS [--ca FILE] --config FILE [--die MOMENT:N] [--pause MOMENT:N]
 
 It prints a line when it comes to each named moment, so that a test can count on which of them a kill fell; `--die`
 ends it without warning at the Nth time that it comes to that moment. SIGTERM asks it to cancel and stop; its last
@@ -16,24 +16,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from gridmm.commands import Mailbox
 from gridmm.config import Config, load
 from gridmm.engine_durable import SEND_MS, DurableEngine, endure
 from gridmm.errors import GridmmError
-from gridmm.exchange import OrderReport, OrderRequest, Outcome
+from gridmm.exchange import OrderReport, Outcome
+from gridmm.exchange_live import LiveExchange
 from gridmm.feed import Price
 from gridmm.host import Host, queue_of
+from gridmm.live import Entrance, LiveSession
 from gridmm.run import open_session, utc_clock, wall_ms
-from gridmm.store import Answer, FillRow, SqlStore
+from gridmm.store import SqlStore
 from gridmm.tables import open_database
-from gridmm.v1.decision_pb2 import DecisionRecord
 from gridmm.v1.state_pb2 import State
 from gridmm.vocabulary import Stop
 from remote_exchange import RemoteExchange
 
+KEYS = {"GRIDMM_PAPER_API_KEY": "demo", "GRIDMM_PAPER_API_SECRET": "demo-secret"}
 MOMENTS = ("before commit", "after commit", "before send", "after send", "reconcile", "stop")
 
 
@@ -59,50 +62,40 @@ def _asked(text: str) -> tuple[str, int]:
     return name.replace("_", " "), int(count or 0)
 
 
-class WatchedStore(SqlStore):
-    """A store that says when it commits."""
+def watch(come: Moments, kind: type[RemoteExchange | LiveExchange]) -> None:
+    """Make commits, and the calls of a kind of exchange, named moments.
 
-    come: Moments
+    Once it is saved that the grid stops, every save and every cancel is a moment of the stop; open orders are asked for
+    when a start reconciles.
+    """
+    save, place, cancel, open_orders = SqlStore.save, kind.place, kind.cancel, kind.open_orders
+    stopping: list[bool] = []
 
-    def save(
-        self,
-        state: State,
-        decision: DecisionRecord | None = None,
-        answers: Sequence[Answer] = (),
-        fills: Sequence[FillRow] = (),
-    ) -> None:
-        """Save; see `SqlStore.save`. Once it is saved that the grid stops, every save is a moment of the stop."""
-        self.come("before commit")
-        super().save(state, decision, answers, fills)
-        self.come("after commit")
-        WatchedExchange.stopping = state.risk.stop - 1 > Stop.RUN
-        if WatchedExchange.stopping:
-            self.come("stop")
+    def saved(self: SqlStore, state: State, *about: Any, **more: Any) -> None:
+        come("before commit")
+        save(self, state, *about, **more)
+        come("after commit")
+        stopping[:] = [True] * (state.risk.stop - 1 > Stop.RUN)
+        if stopping:
+            come("stop")
 
-
-class WatchedExchange(RemoteExchange):
-    """An exchange whose calls are named moments."""
-
-    come: Moments
-    stopping = False
-
-    async def place(self, requests: Sequence[OrderRequest], deadline_ms: int | None = None) -> list[Outcome]:
-        """Place; see `RemoteExchange.place`."""
-        self.come("before send")
-        outcomes = await super().place(requests, deadline_ms)
-        self.come("after send")
+    async def placed(self: Any, *about: Any, **more: Any) -> list[Outcome]:
+        come("before send")
+        outcomes = await place(self, *about, **more)
+        come("after send")
         return outcomes
 
-    async def cancel(self, client_ids: Sequence[str], *, deadline_ms: int | None = None) -> list[Outcome]:
-        """Cancel; see `RemoteExchange.cancel`."""
-        if self.stopping:
-            self.come("stop")
-        return await super().cancel(client_ids, deadline_ms=deadline_ms)
+    async def canceled(self: Any, *about: Any, **more: Any) -> list[Outcome]:
+        if stopping:
+            come("stop")
+        return await cancel(self, *about, **more)
 
-    async def open_orders(self) -> list[OrderReport]:
-        """Return open orders; asked for when a start reconciles."""
-        self.come("reconcile")
-        return await super().open_orders()
+    async def asked(self: Any) -> list[OrderReport]:
+        come("reconcile")
+        return await open_orders(self)
+
+    SqlStore.save = saved  # type: ignore[method-assign]
+    kind.place, kind.cancel, kind.open_orders = placed, canceled, asked  # type: ignore[method-assign]
 
 
 async def ticks_of(exchange: RemoteExchange, config: Config) -> AsyncIterator[Price]:
@@ -113,13 +106,34 @@ async def ticks_of(exchange: RemoteExchange, config: Config) -> AsyncIterator[Pr
             yield Price(*about, moment.candles)
 
 
+def say(line: str) -> None:
+    """Tell the test what a person would be told."""
+    print(f"says {line}", flush=True)
+
+
+async def on_the_wire(config: Config, given: argparse.Namespace, come: Moments) -> None:
+    """Trade through ccxt, as `gridmm run --exchange` does."""
+    watch(come, LiveExchange)
+    entrance = Entrance("binance", endpoint=given.exchange, ca=given.ca)
+    session = LiveSession(config, entrance, Path(given.db), say)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, session.ask, Stop.CANCEL)
+    print(json.dumps((await session.trade(KEYS))._asdict()), flush=True)
+
+
 async def main(given: argparse.Namespace) -> int:
     """Trade until SIGTERM, and print the receipt."""
     come = Moments(given.die, given.pause)
     config = load(given.config, environ={}, options={"feed.source": ("demo", "test")})
-    database = open_database(given.db)
-    WatchedStore.come = WatchedExchange.come = come
     DurableEngine.send_ms = given.send_ms
+    if given.ca is not None:
+        try:
+            await on_the_wire(config, given, come)
+        except GridmmError as error:
+            say(str(error))
+            os._exit(int(error.exit_code))
+        return 0
+    database = open_database(given.db)
+    watch(come, RemoteExchange)
 
     clock = utc_clock()
 
@@ -128,9 +142,9 @@ async def main(given: argparse.Namespace) -> int:
         come("deadline read")
         return now_ms
 
-    exchange = WatchedExchange(given.exchange, timeout_s=1.0, clock_ms=watched_ms)
+    exchange = RemoteExchange(given.exchange, timeout_s=1.0, clock_ms=watched_ms)
     instrument = (await exchange.instruments())[0]
-    store = WatchedStore(database, instrument.symbol)
+    store = SqlStore(database, instrument.symbol)
     engines: list[DurableEngine] = []
     how: list[Stop] = []
 
@@ -150,9 +164,6 @@ async def main(given: argparse.Namespace) -> int:
         how.append(Stop.CANCEL)
         if engines:
             engines[-1].ask(Stop.CANCEL)
-
-    def say(line: str) -> None:
-        print(f"says {line}", flush=True)
 
     async def body() -> str:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
@@ -175,6 +186,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A Durable engine that tests may kill.")
     parser.add_argument("--db", required=True)
     parser.add_argument("--exchange", required=True)
+    parser.add_argument("--ca", type=Path, help="certificate of an exchange that speaks Binance's protocol")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--ticks", type=int, default=600_000, help="price at which sizes are measured")
     parser.add_argument("--executor", default="child")

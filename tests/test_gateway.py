@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -61,10 +62,11 @@ class Bench:
             await asyncio.sleep(0.05)
 
     async def watch(self) -> None:
-        """Take down prices."""
+        """Take down prices, from streams of one source as the engine does."""
+        source = self.exchange.prices(60_000, 3)
         while True:
             try:
-                async for one in self.exchange.prices(60_000, 3).stream():
+                async for one in source.stream():
                     self.prices.append(one)
             except ExchangeUnreachable as error:
                 self.lost.append(str(error))
@@ -272,6 +274,28 @@ def test_prices_that_stand_still_are_asked_for_and_a_dead_stream_is_noticed(
         await asyncio.gather(watching, return_exceptions=True)
 
     run(SPOT, test, listens=False)
+
+
+@KINDS
+def test_prices_come_back_after_a_cut_although_the_market_has_moved(instrument: Instrument) -> None:
+    async def test(b: Bench) -> None:
+        async def moving() -> None:
+            for step in itertools.count():
+                b.wire.quote(D(50_000 + step), D(50_001 + step), D(1), D(1))
+                await asyncio.sleep(0.02)
+
+        tasks = [asyncio.create_task(work) for work in (moving(), b.watch())]
+        await b.until(lambda: b.prices)
+        b.wire.faults.once(prices__cut=1)
+        await b.until(lambda: b.lost)
+        seen = len(b.prices)
+        await b.until(lambda: len(b.prices) > seen + 20)
+        assert len(b.lost) == 1, b.lost
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(instrument, test, listens=False)
 
 
 def test_a_secret_that_is_wrong_is_said_and_not_a_key_error() -> None:

@@ -107,7 +107,8 @@ async def trade(
         say(str(receipt))
         say(str(audit))
         say(str(wire.faults.struck))
-        agree(str(folder / "grid.sqlite"), receipt, audit, symbol=market.instrument.symbol)
+        step = market.instrument.tick / 10_000
+        agree(str(folder / "grid.sqlite"), receipt, audit, symbol=market.instrument.symbol, entry_step=step)
         last = min(wire.paper.resume_row, len(market) - 1)
         market_ms = int(market.time_ms[last] - market.time_ms[0])
         struck = {name: count for name, count in sorted(wire.faults.struck.items()) if count}
