@@ -11,7 +11,7 @@ export NO_MKDOCS_2_WARNING = 1
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test search naive simulate crash-test failover wire-trade wire-kill pythons benchmark size sbom check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
+.PHONY: help run test search naive simulate crash-test failover wire-trade wire-kill fuzz pythons benchmark size sbom check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
 
 help: ## Show this list
 	@echo "gridmm: make TARGET [PYTHON=python3.12]"
@@ -92,6 +92,9 @@ wire-trade: setup ## Trade a recording through ccxt on our own exchange, with fa
 
 wire-kill: setup ## Kill engines that trade through ccxt on our own exchange, with faults (N=100 on each market SEED=1)
 	$(BIN)/python tests/wire_kills.py --kills $(or $(N),100) --seed $(or $(SEED),1)
+
+fuzz: setup ## Tell our gateway nonsense (N=5000 SEED=1)
+	$(BIN)/python tests/fuzz_wire.py --inputs $(or $(N),5000) --seed $(or $(SEED),1)
 
 pythons: setup ## Compare what every Python on this machine decides, compiled and not
 	$(BIN)/python tests/pythons.py

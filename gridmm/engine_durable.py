@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEND_MS', 'POLL_MS', 'RECONNECT_MS', 'RECONNECT_MAX_MS', 'RECONCILE_MS', 'AGAIN_MS', 'NEVER_MS', 'Answers', 'Durably',
-           'DurableMarket', 'Again', 'DurableEngine', 'endure', 'in_force']
+           'DurableMarket', 'load_decisions', 'Again', 'DurableEngine', 'endure', 'in_force']
 
 # %% ../nbs/reference/65_engine_durable.ipynb #c002
 import asyncio
@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import NamedTuple
+
+import numpy as np
 
 from gridmm.commands import (
     RESULT_MAX,
@@ -30,15 +32,17 @@ from gridmm.commands import (
 )
 from .config import Config, config_hash
 from .desk import Desk, MarketTime, Receipt
-from .engine import News, Session, reconcile
+from .engine import News, Session, fit_rings, reconcile
 from .errors import ExchangeUnreachable, StoreUnreachable
 from .exchange import Absent, Exchange, Fill, OrderReport
 from .exchange_paper import PaperExchange
 from .feed import Price
-from .layout import Command
+from .layout import Command, empty_core
 from .parameters import reloaded
+from .step import advance
 from .store import Answer
 from .vocabulary import Stop, Trigger
+from .words import price_event
 
 # %% ../nbs/reference/65_engine_durable.ipynb #c004
 SEND_MS = 2_000
@@ -167,6 +171,17 @@ class DurableMarket(Durably, MarketTime):
                 await self.settle()
 
 # %% ../nbs/reference/65_engine_durable.ipynb #c021
+def load_decisions(par: np.ndarray) -> None:
+    """Load the compiled decisions before there are orders: it takes a second or two, and an order's deadline is no longer.
+
+    Args:
+        par: Parameters, of the kind that will be used.
+    """
+    core = empty_core()
+    fit_rings(core, par)
+    advance(core, par, price_event(1, 1_000_000, 1_000_001, 1_000_000))
+
+
 class Again:
     """How long to wait before a lost stream is opened again: longer while it is lost at once, since opening asks for much."""
 
@@ -245,6 +260,7 @@ class DurableEngine(Durably, Desk):
             Fenced: Another start owns the grid.
             StoreUnreachable: The database does not answer: start again when it does.
         """
+        load_decisions(self.session.par)
         tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch())]
         for task in tasks:
             task.add_done_callback(self._sent)  # neither ever ends by itself

@@ -7,6 +7,7 @@ __all__ = ['PAGE', 'WORTH_S', 'KEEP_S', 'DEAD_S', 'LiveQuestions', 'Vitals', 'Li
 
 # %% ../nbs/reference/58_exchange_live.ipynb #c002
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -174,6 +175,7 @@ class LiveQuestions(LiveDesk):
 
     async def _fill(self, entry: Mapping[str, Any]) -> Fill:
         """Return what an entry says of a trade, with what the exchange left out."""
+        self._numbered(entry)
         exchange_id = str(entry["order"])
         if exchange_id not in self._names:
             self._heard(
@@ -186,6 +188,15 @@ class LiveQuestions(LiveDesk):
         if asset and fee.get("cost") and asset not in (self.instrument.base, self.instrument.quote):
             worth = amount_of(fee["cost"], "the fee", above=_ANY) * await self._price_of(str(asset))
         return fill_of(entry, self._names[exchange_id], worth)
+
+    def _numbered(self, entry: Mapping[str, Any]) -> None:
+        """Refuse a trade whose number cannot be one: under another number it would be counted again.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        if not re.fullmatch(self.venue.trade_id, str(entry["id"])):
+            raise ValueError(f"the number of a trade was {entry['id']!r}")
 
     async def _price_of(self, asset: str) -> Decimal:
         """Return what one unit of an asset costs in quote, at most a minute ago."""
@@ -268,7 +279,7 @@ class LiveExchange(LiveQuestions):
         def heard(kind: str, entry: Mapping[str, Any]) -> None:
             if entry.get("symbol") == self.instrument.symbol:
                 if kind == "trade":
-                    fill_of(entry, "")  # what cannot be read is found out here, where it ends the stream
+                    self._readable(entry)
                 queue.put_nowait(self._heard(entry) if kind == "order" else dict(entry))
 
         self._hooks.heard = heard
@@ -286,6 +297,18 @@ class LiveExchange(LiveQuestions):
                 continue
             self.limiter.limits.fills += 1
             yield await self._fill(one)
+
+    def _readable(self, entry: Mapping[str, Any]) -> None:
+        """Look at a trade where an unreadable one still ends the stream, so that the exchange is asked.
+
+        Raises:
+            ValueError: It cannot be meant, or its fee is missing although we pay one.
+            KeyError: A word of it is missing.
+        """
+        self._numbered(entry)
+        fill_of(entry, "")
+        if self.instrument.maker_fee_ppm and (entry.get("fee") or {}).get("cost") is None:
+            raise ValueError("a trade without its fee")
 
     async def _keep_key(self) -> None:
         """Renew the key of the stream; where that fails, the stream is lost."""

@@ -53,7 +53,9 @@ def order_report(entry: Mapping[str, Any]) -> OrderReport:
         ValueError: It cannot be meant: nothing of it is believed.
         KeyError: A word of it is not known.
     """
-    filled = amount_of(entry.get("filled"), "the filled quantity")
+    if entry["filled"] is None or not entry["id"]:
+        raise ValueError("an order without a number, or without how much of it was filled")
+    filled = amount_of(entry["filled"], "the filled quantity")
     amount = amount_of(entry.get("amount"), "the quantity", above=Decimal(0))
     status = _STATUS[str(entry.get("status"))]
     if filled > amount:

@@ -31,6 +31,7 @@ class Venue:
         fills_ms: The longest time that one question for trades may span.
         keep_key: ccxt's call that renews the key of the user stream, by kind of market.
         dead_man: ccxt's call that cancels everything unless it is repeated, by kind of market.
+        trade_id: What the number of a trade looks like, a pattern; a trade is counted once by it.
         limits: ccxt's call that tells what may be asked in a stretch of time, by kind of market.
         experimental: Never traded against anything but frames written by hand.
     """
@@ -47,6 +48,7 @@ class Venue:
     keep_key: Mapping[str, str]
     dead_man: Mapping[str, str]
     limits: Mapping[str, str]
+    trade_id: str
     experimental: bool = False
 
 
@@ -69,6 +71,7 @@ VENUES = {
             keep_key={"perpetual": "fapiPrivatePutListenKey"},
             dead_man={"perpetual": "fapiPrivatePostCountdownCancelAll"},
             limits={"spot": "publicGetExchangeInfo", "perpetual": "fapiPublicGetExchangeInfo"},
+            trade_id="[0-9]{1,20}",
         ),
     )
 }

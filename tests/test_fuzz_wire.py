@@ -1,0 +1,55 @@
+"""A piece of `make fuzz`: nonsense neither ends a session nor is believed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fuzz_wire import fuzz, spoilt
+from gridmm.exchange import Fill, OrderReport
+from gridmm.live_streams import fill_of, order_report
+
+ORDER = (
+    '{"id":"7","clientOrderId":"G1","side":"buy","price":"60000","amount":"0.010","filled":"0.004","status":"open",'
+    '"timestamp":1700000000000}'
+)
+TRADE = (
+    '{"id":"9","order":"7","side":"sell","price":"60000.1","amount":"0.004","timestamp":1700000000000,'
+    '"takerOrMaker":"maker","fee":{"cost":"0.048","currency":"USDT"}}'
+)
+
+
+@pytest.mark.timeout(200)
+def test_nonsense_is_survived_and_not_believed(tmp_path: Path, note: Callable[[str], None]) -> None:
+    counts = asyncio.run(fuzz(300, 1, tmp_path, 25.0))
+    assert counts["inputs"] >= 50 and counts["answer"] > 10 and counts["account"] > 2
+    note(f"nonsense: {counts}")
+
+
+@settings(max_examples=300)
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([(order_report, ORDER), (lambda entry: fill_of(entry, "G1"), TRADE)]),
+)
+def test_an_entry_is_believed_whole_or_not_at_all(
+    seed: int, about: tuple[Callable[..., object], str]
+) -> None:
+    read, text = about
+    try:
+        entry = json.loads(spoilt(random.Random(seed), text))
+        said = read(entry)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return
+    assert isinstance(said, OrderReport | Fill)
+    assert said.side in (1, -1) and said.quantity > 0 and said.quantity.is_finite() and said.price.is_finite()
+    if isinstance(said, OrderReport):
+        assert 0 <= said.cumulative <= said.quantity and said.exchange_id
+    else:
+        assert said.price > 0 and said.fee.is_finite() and said.trade_id and said.exchange_id
