@@ -185,11 +185,11 @@ async def live_facts(
         if one.spot or instrument.market != "spot":
             about = dict(one.others) | ({one.symbol: market_id} if one.symbol else {})
             call = getattr(exchange.client, one.call)
-            said[one.name] = await exchange._ask("the account's settings", call, about, weight=one.weight)
+            said[one.name] = await exchange.ask("the account's settings", call, about, weight=one.weight)
     with asking("the account's settings"):
         rights = rights_of(exchange.venue.name, instrument.market, said)
     asked_ms = clock_ms()
-    theirs_ms = int(await exchange._ask("the time", exchange.client.fetch_time))
+    theirs_ms = int(await exchange.ask("the time", exchange.client.fetch_time))
     answered_ms = clock_ms()
     bid, ask = await exchange.touch()
     held = saved_position(state)

@@ -265,8 +265,8 @@ class LivePrices:
         """
         await self._turn()
         with asking("the touch"):
-            said = await self._client.fetch_bids_asks([self._instrument.symbol])
-            before, self._top = self._top[:2], self._touch(said[self._instrument.symbol])
+            said = await self._client.best(self._instrument.symbol)
+            before, self._top = self._top[:2], self._touch(said)
         if before != (0, 0):
             self.silent += 1
             if before != self._top[:2]:
@@ -325,7 +325,10 @@ class LivePrices:
                         f"the candle of {begin_ms} was {first} {high} {low} {close}: that cannot be"
                     )
                 self._done_ms = end_ms
-                self._candles.append(Candle(end_ms, opened, top, bottom, closed, in_lots(i, volume)))
+                base = amount_of(volume, "the volume")  # ccxt tells it in base, not in contracts
+                self._candles.append(
+                    Candle(end_ms, opened, top, bottom, closed, in_lots(i, base / i.multiplier))
+                )
 
 
 def _timeframe(period_ms: int) -> str:
