@@ -319,6 +319,7 @@ async def connected(
             config |= {"apiKey": keys.key, "secret": keys.secret, "password": keys.password}
         client = made(config)
         client.number, client.hooks = str, hooks
+        client.has["fetchCurrencies"] = False  # networks and withdrawals, which we have no right to ask for
         client.tap()
         client.keep_arithmetic()
         try:

@@ -52,7 +52,7 @@ okx         | orders      | orders   | 300    | 2000     | place              | 
 okx         | sub-account | orders   | 1000   | 2000     | place              |                       | Overview > Sub-account rate limit
 okx         | cancel      | requests | 60     | 2000     | cancel             |                       | Trade > Cancel order
 okx         | query       | requests | 60     | 2000     | query              |                       | Trade > Order details, Order list
-bybit       | place       | requests | 10     | 1000     | place              | -X-Bapi-Limit-Status  | Rate Limit Rules > Trade
+bybit       | place       | orders   | 10     | 1000     | place              | -X-Bapi-Limit-Status  | Rate Limit Rules > Trade
 bybit       | cancel      | requests | 10     | 1000     | cancel             | -X-Bapi-Limit-Status  | Rate Limit Rules > Trade
 bybit       | query       | requests | 50     | 1000     | query              | -X-Bapi-Limit-Status  | Rate Limit Rules > Trade
 bybit       | address     | requests | 600    | 5000     | cancel query place |                       | Rate Limit Rules > IP Limit

@@ -42,7 +42,9 @@ class Venue:
         fills_apart: Whether trades have a stream of their own beside that of orders.
         trade_name: Its word for our name of an order in what it says of a trade; empty where it does not repeat it.
         orders_page: Open orders in one answer; 0 where all of them are.
-        orders_next: The parameter that asks for the next answer.
+        next_page: The parameter that asks for the next answer.
+        order_number: Its word for what the next answer goes on from; empty where it says so itself.
+        fill_number: The same of trades.
         cancels_all: Whether one call cancels all orders of a market.
         pays: +1 where a payment of funding is stated as what we receive, -1 as what we pay.
         keep_key: ccxt's call that renews the key of the user stream, by kind of market.
@@ -76,7 +78,9 @@ class Venue:
     fills_apart: bool = True
     trade_name: str = ""
     orders_page: int = 0
-    orders_next: str = ""
+    next_page: str = ""
+    order_number: str = ""
+    fill_number: str = ""
     cancels_all: bool = True
     pays: int = 1
     keep_key: Mapping[str, str] = field(default_factory=dict)
@@ -133,7 +137,9 @@ VENUES = {
             fills_apart=False,
             trade_name="clOrdId",
             orders_page=100,
-            orders_next="after",
+            next_page="after",
+            order_number="ordId",
+            fill_number="billId",
             cancels_all=False,
             dead_man=dict.fromkeys(("spot", "perpetual"), "privatePostTradeCancelAllAfter"),
             timer=("timeOut", 1_000),
@@ -154,7 +160,7 @@ VENUES = {
             fills_ms=7 * 24 * _HOUR_MS,
             trade_name="orderLinkId",
             orders_page=50,
-            orders_next="cursor",
+            next_page="cursor",
             pays=-1,
             trade_id="[0-9a-zA-Z-]{1,64}",
         ),

@@ -13,7 +13,7 @@ import ipaddress
 import json
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -420,11 +420,12 @@ def _known(given: Mapping[str, int]) -> dict[str, int]:
 NAMES = ("binance.com", "*.binance.com", "localhost")
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Make an authority and a certificate for Binance's names.
+def certificate(folder: Path, names: Sequence[str] = NAMES) -> tuple[Path, Path]:
+    """Make an authority and a certificate for the names of an exchange.
 
     Args:
         folder: Where the files go.
+        names: The names; Binance's where there are none.
 
     Returns:
         The file of the authority, and that of the certificate with its key.
@@ -463,10 +464,10 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     authority = made(
         "gridmm exchange", root, None, root, (x509.BasicConstraints(True, 0), True), (usage(True), True)
     )
-    names = [*map(x509.DNSName, NAMES), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    known = [*map(x509.DNSName, names), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     leaf = made(
-        "binance.com", root, authority.subject, own,
-        (x509.BasicConstraints(False, None), True), (usage(False), True), (x509.SubjectAlternativeName(names), False),
+        names[0], root, authority.subject, own,
+        (x509.BasicConstraints(False, None), True), (usage(False), True), (x509.SubjectAlternativeName(known), False),
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
     )  # fmt: skip
     pem = serialization.Encoding.PEM

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from bybit_server import Bybit
 from gridmm.ccxt_client import Keys
 from gridmm.exchange import (
     Absent,
@@ -28,13 +29,16 @@ from gridmm.exchange import (
     RejectReason,
     StreamEvent,
 )
-from gridmm.exchange_live import live_exchange
+from gridmm.exchange_live import LiveExchange, live_exchange
 from gridmm.exchange_paper import PaperExchange
+from gridmm.feed import Price
 from gridmm.paper_account import Row
 from gridmm.paper_market import PaperRules
 from gridmm.run import wall_ms
 from gridmm.units import Instrument
 from gridmm.wire_server import Wire
+from okx_server import Okx
+from small_exchange import KEY, PASSWORD, SECRET, Small
 
 D = Decimal
 SPOT = Instrument("BTC/USDT", "spot", D("0.1"), D("0.001"), D("0.001"), D(5))
@@ -61,8 +65,10 @@ class Bench:
     exchange: Exchange
     paper: PaperExchange
     now_ms: Callable[[], int]
-    server: Wire | None = None
+    server: Wire | Small | None = None
     began_ms: int = 0
+    lacks: frozenset[str] = frozenset()
+    many: int = 25
     heard: list[StreamEvent] = field(default_factory=list)
 
     def quote(self, bid: str, ask: str) -> None:
@@ -81,6 +87,13 @@ class Bench:
         i = self.paper.instrument
         ticks, lots = i.price_ticks(D(price)), i.lots(D(quantity))
         self.paper.advance(Row.TRADE, self.now_ms(), ticks, lots)
+
+    def fund(self, rate: str) -> None:
+        """Settle funding."""
+        if self.server is not None:
+            self.server.fund(D(rate))
+        else:
+            self.paper.advance(Row.FUNDING, self.now_ms(), int(D(rate).scaleb(8)))
 
     async def listen(self) -> None:
         """Take down what the stream says."""
@@ -126,11 +139,34 @@ async def wire(instrument: Instrument) -> AsyncIterator[Bench]:
             yield Bench(exchange, server.paper, wall_ms, server, wall_ms() - 60_000)
 
 
+def small(
+    name: str, server: type[Small], instrument: Instrument, many: int
+) -> AbstractAsyncContextManager[Bench]:
+    """A real exchange's gateway, on a small server of that exchange's protocol."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Bench]:
+        async with server(instrument, RULES[instrument.market]) as there:
+            there.quote(D("59999.9"), D("60000.1"))
+            keys, at = Keys(KEY, SECRET, PASSWORD), f"127.0.0.1:{there.port}"
+            async with live_exchange(name, instrument.symbol, wall_ms, keys, at, there.ca_file) as exchange:
+                lacks = frozenset({"a refusal of what would take"})
+                yield Bench(exchange, there.paper, wall_ms, there, wall_ms() - 60_000, lacks, many)
+
+    return opened()
+
+
+OKX_SPOT = replace(SPOT, min_notional=D(0))
+OKX_SWAP = replace(PERPETUAL, min_notional=D(0), multiplier=D("0.1"))
 BENCHES: dict[str, Callable[[], AbstractAsyncContextManager[Bench]]] = {
     "paper, spot": lambda: paper(SPOT),
     "paper, perpetual": lambda: paper(PERPETUAL),
     "binance on the wire, spot": lambda: wire(SPOT),
     "binance on the wire, perpetual": lambda: wire(PERPETUAL),
+    "okx on the wire, spot": lambda: small("okx", Okx, OKX_SPOT, 105),
+    "okx on the wire, perpetual": lambda: small("okx", Okx, OKX_SWAP, 105),
+    "bybit on the wire, spot": lambda: small("bybit", Bybit, SPOT, 55),
+    "bybit on the wire, perpetual": lambda: small("bybit", Bybit, PERPETUAL, 55),
 }
 Check = Callable[[Bench], Awaitable[None]]
 
@@ -209,7 +245,11 @@ async def test_a_name_is_taken_once(bench: Bench) -> None:
 @promised
 async def test_post_only_never_takes(bench: Bench) -> None:
     (outcome,) = await bench.exchange.place([buy("G1AAAA", "60000.1")])
-    assert isinstance(outcome, Rejected) and outcome.reason == RejectReason.POST_ONLY
+    if "a refusal of what would take" in bench.lacks:
+        assert isinstance(outcome, Accepted), "it is taken, and cancelled at once"
+        await bench.until(lambda: (said := last_of(bench, "G1AAAA")) and said.status == "canceled")
+    else:
+        assert isinstance(outcome, Rejected) and outcome.reason == RejectReason.POST_ONLY
     assert await bench.exchange.open_orders() == []
     assert await bench.exchange.fills(bench.began_ms) == []
 
@@ -237,7 +277,8 @@ async def test_one_bad_order_among_several_spoils_no_other(bench: Bench) -> None
     ]
     answers = await bench.exchange.place(asked)
     assert [one.client_id for one in answers] == [one.client_id for one in asked]
-    assert [type(one) for one in answers] == [Accepted, Rejected, Accepted, Accepted]
+    bad = Accepted if "a refusal of what would take" in bench.lacks else Rejected
+    assert [type(one) for one in answers] == [Accepted, bad, Accepted, Accepted]
     resting = {one.client_id for one in await bench.exchange.open_orders()}
     assert resting == {"G1AAAA", "G1CCCC", "G1DDDD"}
 
@@ -365,3 +406,59 @@ async def test_the_wallet_counts_no_gain_that_is_not_made(bench: Bench) -> None:
     bench.quote("50000.0", "50000.1")
     held = {one.asset: one.total for one in await bench.exchange.balances()}
     assert held["USDT"] == RULES["perpetual"].quote - fill.fee
+
+
+@promised
+async def test_a_long_list_is_read_to_its_end(bench: Bench) -> None:
+    rows = range(bench.many)
+    asked = [buy(f"G1M{row:03d}", f"{59_900 - row}.0", "0.001") for row in rows]
+    answers = await bench.exchange.place(asked)
+    assert {type(one) for one in answers} == {Accepted}
+    resting = await bench.exchange.open_orders()
+    assert {one.client_id for one in resting} == {one.client_id for one in asked}
+    bench.trade("59000.0", "100.000")
+    await bench.until(lambda: len(fills_of(bench)) == bench.many)
+    found = await bench.exchange.fills(bench.began_ms)
+    assert [one.client_id for one in found] == [one.client_id for one in fills_of(bench)]
+    assert len({one.trade_id for one in found}) == bench.many
+
+
+@promised
+async def test_funding_is_told_as_what_we_receive(bench: Bench) -> None:
+    if bench.paper.instrument.market == "spot":
+        assert await bench.exchange.fundings(bench.began_ms) == []
+        return
+    await bench.exchange.place([sell("G1AAAA", "60010.0")])
+    bench.trade("60020.0", "0.500")
+    bench.fund("0.0001")
+    (paid,) = await bench.exchange.fundings(bench.began_ms)
+    assert paid.amount > 0, "who is short receives a positive rate"
+    assert [paid] == await bench.paper.fundings(0)
+
+
+@promised
+async def test_the_touch_and_the_market_come_as_a_stream(bench: Bench) -> None:
+    exchange, heard = bench.exchange, list[Price]()
+    if not isinstance(exchange, LiveExchange):
+        return
+
+    async def follow() -> None:
+        async for one in exchange.prices(60_000, 5).stream():
+            heard.append(one)
+
+    following = asyncio.create_task(follow())
+    try:
+        await bench.until(lambda: heard)
+        i = bench.paper.instrument
+        assert (heard[0].bid, heard[0].ask) == (i.price_ticks(D("59999.9")), i.price_ticks(D("60000.1")))
+        wanted = i.price_ticks(D("59000.0")), i.price_ticks(D("59000.1"))
+        async with asyncio.timeout(10.0):
+            while (heard[-1].bid, heard[-1].last) != wanted:  # what is said before we listen is not repeated
+                bench.quote("58990.0", "58990.1")
+                bench.quote("59000.0", "59000.1")
+                bench.trade("59000.1", "0.100")
+                await asyncio.sleep(0.2)
+        assert await exchange.touch() == (i.price_ticks(D("59000.0")), i.price_ticks(D("59000.1")))
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
