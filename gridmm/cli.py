@@ -347,6 +347,9 @@ WATCHED_SPEED = "60"  # times the market's own, where somebody looks on and said
 @click.option("--exchange", metavar="NAME", help="Trade on this exchange, such as binance.")
 @click.option("--live", is_flag=True, help="With real money: the account must be named in the configuration.")
 @click.option(
+    "--experimental", is_flag=True, help="With --live: on an exchange that was never traded on, too."
+)
+@click.option(
     "--endpoint", default="", metavar="HOST:PORT", help="Rehearse on a server that speaks its protocol."
 )
 @click.option(
@@ -355,7 +358,8 @@ WATCHED_SPEED = "60"  # times the market's own, where somebody looks on and said
 @click.option("--json", "as_json", is_flag=True, help="No live view; the last line is the receipt.")
 def run(
     file: Path | None, engine: str, feed: str | None, speed: str | None, duration: str | None, db: Path | None,
-    fresh: bool, take_over: bool, exchange: str | None, live: bool, endpoint: str, ca: Path | None, as_json: bool,
+    fresh: bool, take_over: bool, exchange: str | None, live: bool, experimental: bool, endpoint: str, ca: Path | None,
+    as_json: bool,
 ) -> Exit:  # fmt: skip
     """Run a grid, or all grids of a configuration: on the paper exchange, or with --exchange on a real one.
 
@@ -383,9 +387,11 @@ def run(
         for warning in found.warnings:
             click.echo(f"{name + ': ' if name else ''}warning: {warning}", err=True)
     source, _, named = first.settings.feed.source.partition(":")
-    if exchange is None and source != "ccxt" and (live or endpoint or ca):
+    if exchange is None and source != "ccxt" and (live or endpoint or ca or experimental):
         raise UsageError(
-            "--live, --endpoint and --ca", "they say how an exchange is reached", "Add --exchange NAME"
+            "--live, --experimental, --endpoint and --ca",
+            "they say how an exchange is reached",
+            "Add --exchange NAME",
         )
     if exchange is not None and (engine == "simple" or len(grids) > 1 or feed or speed):
         why = "an exchange trades one grid, under the durable engine, at its own prices and speed"
@@ -398,7 +404,7 @@ def run(
     if exchange is not None or source == "ccxt":
         from gridmm.live import Entrance
 
-        entrance = Entrance(exchange or named, live, endpoint, ca, paper=exchange is None)
+        entrance = Entrance(exchange or named, live, endpoint, ca, exchange is None, experimental)
         return _trade(first, entrance, place, as_json)
     return _play(grids, place, as_json)
 

@@ -38,6 +38,7 @@ from .store import SqliteStore, SqlStore
 from .tape import describe
 from .units import plain
 from .v1.decision_pb2 import DecisionRecord
+from .venues import VENUES
 from .vocabulary import Stop
 
 # %% ../nbs/reference/79_live.ipynb #c006
@@ -54,6 +55,7 @@ class Entrance:
         endpoint: `HOST:PORT` of a server that speaks its protocol; empty is the exchange itself.
         ca: Certificate that vouches for the endpoint.
         paper: Whether only its prices are used, and the paper exchange trades on them.
+        experimental: Whether an exchange will do that was never traded on.
     """
 
     exchange: str
@@ -61,6 +63,7 @@ class Entrance:
     endpoint: str = ""
     ca: Path | None = None
     paper: bool = False
+    experimental: bool = False
 
     def check(self, config: Config, environ: Mapping[str, str]) -> None:
         """Refuse what must not begin.
@@ -88,6 +91,13 @@ class Entrance:
                 f"{self.exchange} trades real money",
                 "nobody said that this should",
                 f"Add --live, rehearse with --endpoint, or trade paper on its prices: --feed ccxt:{self.exchange}",
+            )
+        venue = VENUES.get(self.exchange)
+        if self.live and venue is not None and venue.experimental and not self.experimental:
+            raise Refused(
+                f"{self.exchange} is experimental",
+                "gridmm has only been tried on answers of it that were written by hand",
+                "Trade elsewhere, or add --experimental with money that you can lose",
             )
         if self.live and account == "paper":
             raise Refused(

@@ -155,6 +155,10 @@ class LiveQuestions(LiveDesk):
             found |= new
             if not size or len(page) < size or not new:
                 return found
+            if not self.venue.next_page:
+                raise ValueError(
+                    f"{size} {what} in one answer: there may be more, and they cannot be asked for"
+                )
             told = next((one["info"][_CURSOR] for one in page if one["info"].get(_CURSOR)), "")
             more = {self.venue.next_page: told or min((str(one["info"][number]) for one in page), key=int)}
 

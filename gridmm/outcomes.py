@@ -323,8 +323,8 @@ UNLISTED = rows("| | UNKNOWN ! | not in this table: look it up and add a row")[0
 # %% ../nbs/reference/50_outcomes.ipynb #c034
 _STATUS_OF = re.compile(r"^\S+ (?:[A-Z]+ \S+ )?([1-5]\d\d) ")
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
-_CODES = ("sCode", "retCode", "ret_code", "code", "err_code", "label")
-_MESSAGES = ("sMsg", "retMsg", "ret_msg", "msg", "err_msg", "message", "detail")
+_CODES = ("sCode", "retCode", "ret_code", "code", "err_code", "errorCode", "label")
+_MESSAGES = ("sMsg", "retMsg", "ret_msg", "msg", "err_msg", "errorMsg", "message", "detail")
 _FINE = ("", "0", "00000", "200", "None")
 
 

@@ -42,7 +42,7 @@ class Venue:
         fills_apart: Whether trades have a stream of their own beside that of orders.
         trade_name: Its word for our name of an order in what it says of a trade; empty where it does not repeat it.
         orders_page: Open orders in one answer; 0 where all of them are.
-        next_page: The parameter that asks for the next answer.
+        next_page: The parameter that asks for the next answer; empty where gridmm does not know one, and refuses a cut list.
         order_number: Its word for what the next answer goes on from; empty where it says so itself.
         fill_number: The same of trades.
         cancels_all: Whether one call cancels all orders of a market.
@@ -53,7 +53,7 @@ class Venue:
         timer_market: Its parameter for the market; empty where everything in the account is cancelled.
         trade_id: What the number of a trade looks like, a pattern; a trade is counted once by it.
         limits: ccxt's call that tells what may be asked in a stretch of time, by kind of market.
-        experimental: Never traded against anything but frames written by hand.
+        experimental: Never asked anything but questions whose answers were written by hand.
     """
 
     name: str
@@ -163,6 +163,41 @@ VENUES = {
             next_page="cursor",
             pays=-1,
             trade_id="[0-9a-zA-Z-]{1,64}",
+        ),
+        Venue(
+            name="bitget",
+            clients={"spot": "bitget", "perpetual": "bitget"},
+            kinds={"spot": "spot", "perpetual": "swap"},
+            batch={"spot": 20, "perpetual": 20},
+            id_max=32,
+            absent_after_ms=32_000,
+            receive_ms=30_000,
+            name_key="clientOid",
+            private=("/private",),
+            hosts=("bitget.com",),
+            fills_ms=7 * 24 * _HOUR_MS,
+            orders_page=100,
+            next_page="idLessThan",
+            order_number="orderId",
+            fill_number="tradeId",
+            trade_id="[0-9]{1,20}",
+            experimental=True,
+        ),
+        Venue(
+            name="gate",
+            clients={"spot": "gate"},
+            kinds={"spot": "spot"},
+            batch={"spot": 10},
+            id_max=28,
+            absent_after_ms=62_000,
+            receive_ms=60_000,
+            private=("gateio.ws",),
+            hosts=("gateio.ws",),
+            fills_ms=30 * 24 * _HOUR_MS,
+            fills_page=1_000,
+            orders_page=100,
+            trade_id="[0-9]{1,20}",
+            experimental=True,
         ),
     )
 }

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Self
 
 from aiohttp import WSMsgType, web
 
@@ -72,31 +72,22 @@ class Line:
             await self.socket.send_str(said if isinstance(said, str) else json.dumps(said))
 
 
-class Small:
-    """A server, from `async with` to its end.
+class Served:
+    """Something that listens on loopback under an exchange's names, from `async with` to its end.
 
     Attributes:
-        paper: The matching behind it.
         asked: How often each path was asked for.
         heads: Headers of the last request to each path.
     """
 
-    hosts: ClassVar[Sequence[str]]
+    hosts: Sequence[str]
 
-    def __init__(self, instrument: Instrument, rules: PaperRules) -> None:
-        self.instrument = instrument
-        self.paper = PaperExchange(instrument, rules, synchronous="OFF")
-        self.orders: dict[str, Known] = {}  # by the exchange's number, oldest first
-        self.names: dict[str, str] = {}
-        self.fills: list[Fill] = []
+    def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.heads: dict[str, dict[str, str]] = {}
         self.lines: list[Line] = []
-        self.touch = (Decimal(0), Decimal(0))
-        self.armed_ms: int | None = None
-        self._ghosts = 0
 
-    async def __aenter__(self) -> Small:
+    async def __aenter__(self) -> Self:
         self._stack = contextlib.ExitStack()
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self.ca_file, chain = certificate(folder, self.hosts)
@@ -108,17 +99,66 @@ class Small:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context).start()
         self.port = int(self._runner.addresses[0][1])
-        self._following = asyncio.create_task(self._follow())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._following.cancel()
-        await asyncio.gather(self._following, return_exceptions=True)
         for line in list(self.lines):
             await line.socket.close()
-        await self.paper.close()
         await self._runner.cleanup()
         self._stack.close()
+
+    async def _arrive(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            self.asked[request.path] += 1
+            self.heads[request.path] = dict(request.headers)
+            return await self.rest(request)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        line = Line(socket, request.path)
+        self.lines.append(line)
+        async for message in socket:
+            if message.type == WSMsgType.TEXT:
+                await self.heard(line, message.data)
+        self.lines.remove(line)
+        return socket
+
+    async def rest(self, request: web.Request) -> web.Response:
+        """Answer a request."""
+        raise NotImplementedError
+
+    async def heard(self, line: Line, text: str) -> None:
+        """Take a frame from a client."""
+        raise NotImplementedError
+
+
+class Small(Served):
+    """A server over the paper exchange.
+
+    Attributes:
+        paper: The matching behind it.
+    """
+
+    def __init__(self, instrument: Instrument, rules: PaperRules) -> None:
+        super().__init__()
+        self.instrument = instrument
+        self.paper = PaperExchange(instrument, rules, synchronous="OFF")
+        self.orders: dict[str, Known] = {}  # by the exchange's number, oldest first
+        self.names: dict[str, str] = {}
+        self.fills: list[Fill] = []
+        self.touch = (Decimal(0), Decimal(0))
+        self.armed_ms: int | None = None
+        self._ghosts = 0
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._following = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *about: object) -> None:
+        self._following.cancel()
+        await asyncio.gather(self._following, return_exceptions=True)
+        await self.paper.close()
+        await super().__aexit__(*about)
 
     def quote(self, bid: Decimal, ask: Decimal, *quantities: Decimal) -> None:
         """Move the touch."""
@@ -200,34 +240,11 @@ class Small:
         """Return who has subscribed to a topic."""
         return [line for line in self.lines if topic in line.topics]
 
-    async def _arrive(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            self.asked[request.path] += 1
-            self.heads[request.path] = dict(request.headers)
-            return await self.rest(request)
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        line = Line(socket, request.path)
-        self.lines.append(line)
-        async for message in socket:
-            if message.type == WSMsgType.TEXT:
-                await self.heard(line, message.data)
-        self.lines.remove(line)
-        return socket
-
     def candles(self, count: int) -> list[tuple[int, Decimal]]:
         """Return the begin and the price of the last minutes, the newest first: a market that stood still."""
         price = (self.touch[0] + self.touch[1]) / 2
         last_ms = now_ms() // 60_000 * 60_000
         return [(last_ms - 60_000 * k, price) for k in range(count)]
-
-    async def rest(self, request: web.Request) -> web.Response:
-        """Answer a request."""
-        raise NotImplementedError
-
-    async def heard(self, line: Line, text: str) -> None:
-        """Take a frame from a client."""
-        raise NotImplementedError
 
     async def tell_touch(self) -> None:
         """Tell who listens of the touch."""
