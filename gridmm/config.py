@@ -145,6 +145,9 @@ def from_environment(environ: Mapping[str, str]) -> dict[Address, Given]:
 
 # %% ../nbs/reference/32_config.ipynb #c014
 SECRETS = ("GRIDMM_API_KEY", "GRIDMM_API_SECRET", "GRIDMM_API_PASSWORD")
+_OF_AN_ACCOUNT = re.compile(
+    r"GRIDMM_(?:[A-Z][A-Z0-9_]*_)?API_(?:KEY|SECRET|PASSWORD)"
+)  # GRIDMM_MAIN_API_KEY is that of `main`
 _PASSWORD = re.compile(r"//[^/@\s]*@")  # of an address: //user:password@host
 _SECRET_NAME = re.compile(r"key|secret|passw|passphrase|token|credential", re.IGNORECASE)
 
@@ -155,7 +158,7 @@ class Secrets:
     __slots__ = ("_held",)
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._held = {name: environ[name] for name in SECRETS if environ.get(name)}
+        self._held = {name: text for name, text in environ.items() if text and _OF_AN_ACCOUNT.fullmatch(name)}
 
     def reveal(self, name: str) -> str | None:
         """Return the secret itself, for the one place that signs requests."""
@@ -163,7 +166,8 @@ class Secrets:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, "set" or "not set")."""
-        return [(name, "set" if name in self._held else "not set") for name in SECRETS]
+        names = [*SECRETS, *sorted(self._held.keys() - set(SECRETS))]
+        return [(name, "set" if name in self._held else "not set") for name in names]
 
     def hide(self, text: str) -> str:
         """Return `text` with every secret, and the password of every address, struck out."""
@@ -179,7 +183,7 @@ def _mistyped(environ: Mapping[str, str]) -> Iterator[Problem]:
     """Yield a warning for every variable that looks like a secret's name and is not one."""
     for name in environ:
         near = difflib.get_close_matches(name, SECRETS, 1, 0.8)
-        if near and name not in SECRETS:
+        if near and not _OF_AN_ACCOUNT.fullmatch(name):
             yield Problem(
                 f"{name} is not used", "no such variable", f"Did you mean {near[0]}?", "environment"
             )

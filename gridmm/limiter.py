@@ -89,6 +89,7 @@ class _Window:
 
     def __init__(self, budget: Budget) -> None:
         self.budget, self.flying, self.spent, self.closed_ms = budget, 0, 0, 0
+        self.foreign = (0, 0)  # what others have used, and until when it counts
         self._charges: deque[list[int]] = deque()  # [first, last, how much] of what lies close together
 
     def cost(self, ticket: "Ticket") -> int:
@@ -114,16 +115,22 @@ class _Window:
         """Return how much counts now, requests on their way included."""
         while self._charges and now_ms > self._charges[0][1] + self.budget.window_ms:
             self.spent -= self._charges.popleft()[2]
-        return self.spent + self.flying
+        return self.spent + self.flying + self.others(now_ms)
+
+    def others(self, now_ms: int) -> int:
+        """Return what others have used, as far as it counts."""
+        return self.foreign[0] if now_ms < self.foreign[1] else 0
 
     def opens_ms(self, now_ms: int, cost: int, kind: str) -> int | None:
         """Return when there is room; None where only an answer can make some."""
         over = self.used(now_ms) + cost - self.room(kind)
         at_ms = max(now_ms, self.closed_ms)
-        for _, last_ms, amount in self._charges:
+        frees = [(last_ms + self.budget.window_ms + 1, amount) for _, last_ms, amount in self._charges]
+        frees.append((self.foreign[1], self.others(now_ms)))
+        for free_ms, amount in sorted(frees):
             if over <= 0:
                 break
-            over, at_ms = over - amount, max(at_ms, last_ms + self.budget.window_ms + 1)
+            over, at_ms = over - amount, max(at_ms, free_ms)
         return at_ms if over <= 0 else None
 
 # %% ../nbs/reference/51_limiter.ipynb #c015
@@ -357,9 +364,10 @@ def feed(
             reset_ms = _number(lower, "X-Bapi-Limit-Reset-Timestamp")
             if told >= limit and reset_ms is not None and utc_ms:
                 window.closed_ms = now_ms + min(max(0, reset_ms - utc_ms), window.budget.window_ms)
-        foreign = told - window.used(now_ms)
-        if foreign > 0:
-            window.charge(now_ms, foreign)
+        span_ms, more = window.budget.window_ms, told - window.used(now_ms)
+        if more > 0:  # Binance counts anew with each minute of its clock, which ours may be behind of
+            rest_ms = span_ms if name[0] == "-" else span_ms - utc_ms % span_ms + span_ms // 100
+            window.foreign = (window.others(now_ms) + more, now_ms + rest_ms + 1)
     if status in (418, 429):
         limits._patience += 1
         seconds = _number(lower, "Retry-After")
@@ -373,21 +381,14 @@ def feed(
 
 
 def learn(
-    limits: Limits,
-    rate_limits: Iterable[Mapping[str, Any]],
-    *,
-    share_percent: int = 80,
-    reserve_percent: int = 10,
+    limits: Limits, rules: Iterable[Mapping[str, Any]], *, share_percent: int = 80, reserve_percent: int = 10
 ) -> None:
     """Take the limits that Binance's `exchangeInfo` tells under `rateLimits` for those of the table."""
-    for rule in rate_limits:
+    for rule in rules:
         span_ms = _INTERVALS_MS.get(str(rule.get("interval")), 0) * int(rule.get("intervalNum", 1))
         for window in limits.windows.values():
-            same = (window.budget.unit, window.budget.window_ms) == (
-                _UNITS.get(str(rule.get("rateLimitType"))),
-                span_ms,
-            )
-            if same and int(rule["limit"]) > 0:
+            meant = _UNITS.get(str(rule.get("rateLimitType"))), span_ms
+            if (window.budget.unit, window.budget.window_ms) == meant and int(rule["limit"]) > 0:
                 told = replace(window.budget, limit=int(rule["limit"]))
                 window.budget = told.share(share_percent, reserve_percent)
 

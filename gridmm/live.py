@@ -20,7 +20,7 @@ from .commands import Mailbox
 from .config import Config, Given, at_price, on_market, resolve
 from .desk import Receipt
 from .door import Verdict, open_door
-from .engine_durable import DurableEngine, endure
+from .engine_durable import DurableEngine, endure, load_decisions
 from .errors import ExchangeUnreachable, Refused, UnsafeAccount, UsageError
 from .event_log import EventLog
 from .exchange import Exchange
@@ -238,14 +238,6 @@ class LiveSession:
         """Keep the exchange's dead-man switch from firing while we live."""
         timeout_ms = self.config.settings.execution.dead_man
         if not exchange.has_dead_man or not timeout_ms:
-            off = (
-                "is off"
-                if exchange.has_dead_man
-                else f"does not exist for {exchange.instrument.market} on {exchange.name}"
-            )
-            self.say(
-                f"the dead-man switch {off}: if this process dies, its orders stay until it starts again"
-            )
             yield
             return
         alive = asyncio.create_task(exchange.stay_alive(timeout_ms, self.say))
@@ -280,16 +272,16 @@ class LiveSession:
                 *([f"goes on from version {session.meta.version}"] if resumed else []),
             ]:
                 self.say(line)
+            load_decisions(session.par)
+            if self.engine is None and settings.feed.duration:
+                how = Stop[settings.stop.on_signal.upper()]
+                asyncio.get_running_loop().call_later(settings.feed.duration / 1_000, self.ask, how)
             self.engine = DurableEngine(
                 session, exchange, prices, Mailbox(store.engine, store.where), wall_ms
             )
             if self._asked:
                 self.engine.ask(self._asked[0])
             return self.engine
-
-        if settings.feed.duration:
-            how = Stop[settings.stop.on_signal.upper()]
-            asyncio.get_running_loop().call_later(settings.feed.duration / 1_000, self.ask, how)
 
         async def body() -> str:
             receipt = await endure(begin, self.say)

@@ -276,7 +276,7 @@ def back_off(core, par, s, base, i, reason):
     s[base + Leg.RETRY_MS, i] = v[Var.NOW_MS] + min(wait, par[Par.BACKOFF_MAX_MS])
     s[base + Leg.WHY, i] = reason
     s[base + Leg.TOUCH, i] = v[Var.TOUCHES]
-    if reason != Reason.POST_ONLY_BACKOFF:
+    if reason != Reason.POST_ONLY_BACKOFF and reason != Reason.NONE:  # what was not sent, nobody refused
         v[Var.REJECTS] += 1
         v[Var.STREAK] += 1
 

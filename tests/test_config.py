@@ -302,6 +302,12 @@ def test_a_wrong_value_from_the_environment_names_its_variable(config: Load) -> 
     assert "environment GRIDMM_GRID__NO: no in [grid]" in message
 
 
+def test_the_keys_of_an_account_are_secrets_as_well(config: Load) -> None:
+    found = config(f"[grid]\n{CAP}", environ={"GRIDMM_MAIN_API_SECRET": SECRET, "GRIDMM_MAIN_API_KEY": "k"})
+    assert not found.warnings and dict(row[:2] for row in found.rows())["GRIDMM_MAIN_API_SECRET"] == "set"
+    assert found.secrets.hide(f"refused: {SECRET}") == "refused: ***" and SECRET not in repr(found.secrets)
+
+
 def test_secrets_show_nowhere(config: Load) -> None:
     environ = {"GRIDMM_API_SECRET": SECRET, "GRIDMM_GRID__MODE": SECRET, "GRIDMM_API_KYE": SECRET}
     found = config(f"[grid]\n{CAP}", environ={k: v for k, v in environ.items() if "MODE" not in k})

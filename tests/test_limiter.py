@@ -318,9 +318,12 @@ def test_foreign_use_is_charged_once() -> None:
     limits.done(ticket, 10)
     left = [limits.metrics(10).left["weight"]]
     for at_ms, used in ((20, "1"), (30, "701"), (40, "701"), (50, "5")):
-        feed(limits, {"X-MBX-USED-WEIGHT-1M": used}, at_ms)
+        feed(limits, {"X-MBX-USED-WEIGHT-1M": used}, at_ms, utc_ms=50_000 + at_ms)
         left.append(limits.metrics(at_ms).left["weight"])
     assert [left[0] - now for now in left] == [0, 0, 700, 700, 700]
+    # what others used ends with the exchange's minute, a hundredth of it later; what we used, a minute after it was
+    assert limits.metrics(10_600).left["weight"] == left[0] - 700
+    assert limits.metrics(10_601).left["weight"] == left[0]
     assert limits.metrics(60_051).left["weight"] == left[0] + 1
 
 
@@ -330,8 +333,8 @@ def test_order_counts_of_the_headers_hold_placements_only() -> None:
     left = limits.metrics(0).left
     assert (left["orders 10s"], left["orders 1d"]) == (0, 160_000 - 81)
     place, query = limits.ask("place", 0), limits.ask("query", 0)
-    assert limits.due(0) == [query] and limits.wake_ms(0) == 10_001
-    assert limits.due(10_001) == [place]
+    assert limits.due(0) == [query] and limits.wake_ms(0) == 10_101
+    assert limits.due(10_101) == [place]
 
 
 def test_bybit_tells_what_is_left_of_each_kind() -> None:
