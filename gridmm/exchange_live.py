@@ -19,7 +19,7 @@ from .errors import ExchangeUnreachable, Refused
 from .exchange import OrderReport, StreamEvent
 from .limiter import Limiter, Limits, Metrics, budgets, learn
 from .live_questions import LiveQuestions
-from .live_streams import LivePrices, asking, drained, fill_of, first_failure, in_ticks
+from .live_streams import LivePrices, asking, drained, fill_of, first_failure, in_ticks, patient
 from .units import Instrument
 from .venues import fees_at, instrument_of, venue_of
 
@@ -256,8 +256,8 @@ async def live_exchange(
         blank = LiveQuestions(
             venue, Instrument(symbol, market, Decimal(1), Decimal(1)), client, limiter, hooks
         )
-        await blank.ask("the time", client.load_time_difference)
-        await blank.ask("the markets", client.load_markets, weight=20)
+        await patient(lambda: blank.ask("the time", client.load_time_difference))
+        await patient(lambda: blank.ask("the markets", client.load_markets, weight=20))
         if symbol not in client.markets:
             near = ", ".join(sorted(one for one in client.markets if one.startswith(symbol[:3]))[:5])
             raise Refused(
@@ -267,12 +267,11 @@ async def live_exchange(
             )
         maker = taker = None
         if keys is not None:
-            maker, taker = fees_at(
-                venue, market, await blank.ask("the fees", client.fetch_trading_fee, symbol, weight=20)
-            )
+            told = await patient(lambda: blank.ask("the fees", client.fetch_trading_fee, symbol, weight=20))
+            maker, taker = fees_at(venue, market, told)
         instrument = instrument_of(client.market(symbol), maker, taker)
         if call := venue.limits.get(market):
-            told = await blank.ask("its limits", getattr(client, call), weight=20)
+            told = await patient(lambda: blank.ask("its limits", getattr(client, call), weight=20))
             learn(limiter.limits, told["rateLimits"])
         try:
             yield LiveExchange(venue, instrument, client, limiter, hooks)

@@ -29,7 +29,7 @@ from .exchange_paper import PaperExchange
 from .feed import Price
 from .host import Host, queue_of
 from .live_facts import live_facts
-from .live_streams import LivePrices
+from .live_streams import LivePrices, patient
 from .paper_account import Row
 from .parameters import instrument_of
 from .run import files_of, open_session, paper_rules, wall_ms
@@ -181,7 +181,8 @@ class LiveSession:
         )
         async with reached as exchange:
             self.exchange = exchange
-            self.config, ticks = await stated(self.config, exchange, ours=not door.paper)
+            given = self.config
+            self.config, ticks = await patient(lambda: stated(given, exchange, ours=not door.paper))
             i, settings = exchange.instrument, self.config.settings
             where = f"paper on prices of {door.exchange}" if door.paper else door.exchange
             self.say(f"{where}{f' at {door.endpoint}' if door.endpoint else ''}: {describe(i)}")
@@ -229,7 +230,7 @@ class LiveSession:
         """
         settings = self.config.settings
         about = (settings.account.name, self.grid, wall_ms, store.load(), settings.execution.dead_man)
-        for check in open_door(await live_facts(exchange, *about), settings):
+        for check in open_door(await patient(lambda: live_facts(exchange, *about)), settings):
             if check.verdict is not Verdict.OK:
                 self.say(f"{check.verdict}: {check}")
 

@@ -424,3 +424,19 @@ def test_the_client_leaves_our_arithmetic_alone(instrument: Instrument) -> None:
         assert str(D("0.125").quantize(D("0.01"))) == "0.12"
 
     run(instrument, test)
+
+
+@KINDS
+def test_a_start_asks_again_where_an_answer_was_lost(instrument: Instrument) -> None:
+    async def work() -> None:
+        async with Wire(instrument, PaperRules(quote=D(10_000)), synchronous="OFF") as server:
+            server.quote(D("59999.9"), D("60000.1"), D(1), D(1))
+            server.faults.once(**{"query.drop_before": 2})
+            keys, at = Keys("demo", "demo-secret"), f"127.0.0.1:{server.port}"
+            async with live_exchange(
+                "binance", instrument.symbol, wall_ms, keys, at, server.ca_file
+            ) as exchange:
+                assert exchange.instrument.tick == instrument.tick
+            assert server.faults.struck["drop_before"] == 2
+
+    asyncio.run(work())
