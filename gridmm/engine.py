@@ -362,15 +362,16 @@ async def reconcile(
 
     Returns:
         Events with `QUIET` set: first fills and funding, then answers about known orders, then open orders that
-        nobody knows.
+        nobody knows. What the list of open orders tells is not asked for again.
     """
     said: list[Fill | Funding] = []
     if since_ms is not None:
         since_ms = max(0, since_ms - QUIET_FILLS_MS)
         said = [*await exchange.fills(since_ms), *await exchange.fundings(since_ms)]
     known = session.open_ids()
-    answers = [believe(await exchange.order(client_id)) for client_id in known]
-    strays = [order for order in await exchange.open_orders() if order.client_id not in known]
+    listed = {order.client_id: order for order in await exchange.open_orders()}
+    answers = [listed.get(one) or believe(await exchange.order(one)) for one in known]
+    strays = [order for client_id, order in listed.items() if client_id not in known]
     found = [session.words.news(one, now_ms) for one in said]
     found += [session.words.news(answer, now_ms, asked=True) for answer in answers]
     found += [session.words.news(order, now_ms) for order in strays]
