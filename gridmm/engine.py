@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANY_IDS', 'SAVE_EVERY_MS', 'QUIET_MS', 'PEAK_STEPS', 'VOLATILE', 'DURABLE', 'NOTHING', 'QUIET_FILLS_MS', 'Orders',
-           'News', 'Session', 'trade_gain', 'reconcile', 'resume', 'fit_rings', 'Engine']
+           'News', 'Session', 'trade_gain', 'reconcile', 'resume', 'fit_rings', 'load_decisions', 'Engine']
 
 # %% ../nbs/reference/61_engine.ipynb #c002
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .config import config_hash
 from .decision import decision_record
 from .event_log import EventLog
 from .exchange import Absent, Exchange, Fill, Funding, OrderReport, OrderRequest
-from .layout import CLOSE, OPEN, Act, Col, Command, Core, Ev, Hole, Kind, Leg, Par, Ret, Var
+from .layout import CLOSE, OPEN, Act, Col, Command, Core, Ev, Hole, Kind, Leg, Par, Ret, Var, empty_core
 from .model import Meta, core_hash, from_state, seal, to_state
 from .names import Ids
 from .parameters import Basis
@@ -28,7 +28,7 @@ from .units import plain
 from .v1.decision_pb2 import DecisionRecord
 from .v1.event_log_pb2 import SegmentHeader
 from .vocabulary import Action, Order, Reason, Stop, Trigger, Trip
-from .words import Words
+from .words import Words, price_event
 
 # %% ../nbs/reference/61_engine.ipynb #c006
 class Orders(NamedTuple):
@@ -418,6 +418,17 @@ def fit_rings(core: Core, par: np.ndarray) -> None:
         v[Var.ATR_LENGTH], v[Var.REF_LENGTH] = lengths
     if v[Var.SPIKE_LENGTH] != par[Par.SPIKE_LENGTH]:
         core.watch[:], v[Var.SPIKE_LENGTH] = 0, par[Par.SPIKE_LENGTH]
+
+
+def load_decisions(par: np.ndarray) -> None:
+    """Load the compiled decisions before there are orders: it takes a second or two, and an order's deadline is no longer.
+
+    Args:
+        par: Parameters, of the kind that will be used.
+    """
+    core = empty_core()
+    fit_rings(core, par)
+    advance(core, par, price_event(1, 1_000_000, 1_000_001, 1_000_000))
 
 # %% ../nbs/reference/61_engine.ipynb #c014
 @runtime_checkable

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEND_MS', 'POLL_MS', 'RECONNECT_MS', 'RECONNECT_MAX_MS', 'RECONCILE_MS', 'AGAIN_MS', 'NEVER_MS', 'Answers', 'Durably',
-           'DurableMarket', 'load_decisions', 'Again', 'DurableEngine', 'endure', 'in_force']
+           'DurableMarket', 'Again', 'DurableEngine', 'endure', 'in_force']
 
 # %% ../nbs/reference/65_engine_durable.ipynb #c002
 import asyncio
@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import NamedTuple
-
-import numpy as np
 
 from gridmm.commands import (
     RESULT_MAX,
@@ -32,17 +30,16 @@ from gridmm.commands import (
 )
 from .config import Config, config_hash
 from .desk import Desk, MarketTime, Receipt
-from .engine import News, Session, fit_rings, reconcile
+from .engine import News, Session, load_decisions, reconcile
 from .errors import ExchangeUnreachable, StoreUnreachable
 from .exchange import Absent, Exchange, Fill, OrderReport
 from .exchange_paper import PaperExchange
 from .feed import Price
-from .layout import Command, empty_core
+from .layout import Command
 from .parameters import reloaded
-from .step import advance
+from .settings import Stopping
 from .store import Answer
 from .vocabulary import Stop, Trigger
-from .words import price_event
 
 # %% ../nbs/reference/65_engine_durable.ipynb #c004
 SEND_MS = 2_000
@@ -171,17 +168,6 @@ class DurableMarket(Durably, MarketTime):
                 await self.settle()
 
 # %% ../nbs/reference/65_engine_durable.ipynb #c021
-def load_decisions(par: np.ndarray) -> None:
-    """Load the compiled decisions before there are orders: it takes a second or two, and an order's deadline is no longer.
-
-    Args:
-        par: Parameters, of the kind that will be used.
-    """
-    core = empty_core()
-    fit_rings(core, par)
-    advance(core, par, price_event(1, 1_000_000, 1_000_001, 1_000_000))
-
-
 class Again:
     """How long to wait before a lost stream is opened again: longer while it is lost at once, since opening asks for much."""
 
@@ -212,6 +198,7 @@ class DurableEngine(Durably, Desk):
         prices: Callable[[], AsyncIterator[Price]],
         mailbox: Mailbox | None,
         clock_ms: Callable[[], int],
+        stopping: Stopping | None = None,
     ) -> None:
         """Put an engine together.
 
@@ -221,8 +208,10 @@ class DurableEngine(Durably, Desk):
             prices: Opens the stream of prices.
             mailbox: Where operators' commands come from.
             clock_ms: UTC that never goes back, see `UtcClock`: the one that the exchange reads deadlines on.
+            stopping: How long a stop waits, and what a drain ends in; the defaults where there is none.
         """
         super().__init__(session, exchange)
+        self.stopping = stopping or Stopping()
         self.mailbox, self._prices, self._clock_ms = mailbox, prices, clock_ms
         self._price: Price | None = None
         self._wake = asyncio.Event()
@@ -250,13 +239,11 @@ class DurableEngine(Durably, Desk):
         self.asked = how
         self._wake.set()
 
-    async def run(self, timeout_ms: int = 30_000) -> Receipt:
+    async def run(self) -> Receipt:
         """Trade until somebody says stop; then stop as they said, and return the receipt.
 
-        Args:
-            timeout_ms: How long a stop waits for the exchange.
-
         Raises:
+            ExchangeUnreachable: The exchange has not answered for `stopping.timeout` since the stop.
             Fenced: Another start owns the grid.
             StoreUnreachable: The database does not answer: start again when it does.
         """
@@ -272,7 +259,7 @@ class DurableEngine(Durably, Desk):
             self._obey()
             while self.asked is None:
                 await self._turn()
-            return await self._finish(self.asked, timeout_ms)
+            return await self._finish(self.asked)
         except asyncio.CancelledError:
             if (
                 not self._tasks
@@ -290,10 +277,24 @@ class DurableEngine(Durably, Desk):
             await asyncio.sleep(self.send_ms / 1_000)
 
     async def _until_reached(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Do what needs the exchange, as often as it takes until the exchange answers."""
+        """Do what needs the exchange, as often as it takes until the exchange answers; a stop does not wait for ever.
+
+        Raises:
+            ExchangeUnreachable: It has not answered for `stopping.timeout` since the stop.
+        """
+        asked_ms: int | None = None
         while True:
-            with suppress(ExchangeUnreachable):
+            try:
                 return await call()
+            except ExchangeUnreachable as error:
+                if self.asked is not None:
+                    asked_ms = self.now_ms if asked_ms is None else asked_ms
+                    if self.now_ms - asked_ms >= self.stopping.timeout:
+                        why = f"no answer for {self.stopping.timeout // 1_000} s since the stop: {error}"
+                        todo = (
+                            "Start again when it answers: the state is saved, and the stop is finished first"
+                        )
+                        raise ExchangeUnreachable(self.exchange.name, why, todo) from error
             await asyncio.sleep(RECONNECT_MS / 1_000)
 
     async def _listen(self) -> None:
@@ -370,18 +371,29 @@ class DurableEngine(Durably, Desk):
             self._deaf, self._heard_ms, self._reconciled_ms = False, self.now_ms, self.now_ms - before_ms
             await self.on_risk_update(Trigger.STALE_USER, 0, self.now_ms)
 
-    async def _finish(self, how: Stop, timeout_ms: int) -> Receipt:
-        """Withdraw as `how` says until the exchange confirms, save, give the grid back, and say what is left."""
-        session, end_ms = self.session, self.now_ms + timeout_ms
+    async def _withdraw(self, how: Stop, bound_ms: int) -> None:
+        """Withdraw as `how` says until the exchange confirms, for a while."""
+        session, end_ms = self.session, self.now_ms + bound_ms
         await self.on_command(Command.STOP, how, 0, self.now_ms)
         flat = how == Stop.FLATTEN
         for look in (True, False):  # a trade whose word was lost would be missing from the receipt
             while (
-                self._tasks or session.open_ids() or (flat and session.could_exit())
-            ) and self.now_ms < end_ms:
+                (self._tasks or session.open_ids() or (flat and session.could_exit()))
+                and self.now_ms < end_ms
+                and self.asked == how
+            ):
                 await self._turn()
             if look:
                 await self._catch_up()
+
+    async def _finish(self, how: Stop) -> Receipt:
+        """Withdraw, save, give the grid back, and say what is left."""
+        session, s = self.session, self.stopping
+        await self._withdraw(how, s.drain if how == Stop.DRAIN else s.timeout)
+        if how == Stop.DRAIN == self.asked and s.after_drain == "cancel" and session.open_ids():
+            self.asked = Stop.CANCEL
+        if self.asked is not None and self.asked != how:
+            await self._withdraw(self.asked, s.timeout)
         session.save()
         done: list[Receipt] = []
 

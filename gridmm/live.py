@@ -20,7 +20,8 @@ from .commands import Mailbox
 from .config import Config, Given, at_price, on_market, resolve
 from .desk import Receipt
 from .door import Verdict, open_door
-from .engine_durable import DurableEngine, endure, load_decisions
+from .engine import load_decisions
+from .engine_durable import DurableEngine, endure
 from .errors import ExchangeUnreachable, Refused, UnsafeAccount, UsageError
 from .event_log import EventLog
 from .exchange import Exchange
@@ -278,7 +279,7 @@ class LiveSession:
                 how = Stop[settings.stop.on_signal.upper()]
                 asyncio.get_running_loop().call_later(settings.feed.duration / 1_000, self.ask, how)
             self.engine = DurableEngine(
-                session, exchange, prices, Mailbox(store.engine, store.where), wall_ms
+                session, exchange, prices, Mailbox(store.engine, store.where), wall_ms, settings.stop
             )
             if self._asked:
                 self.engine.ask(self._asked[0])

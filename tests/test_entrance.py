@@ -12,7 +12,7 @@ import pytest
 
 from gridmm.config import load
 from gridmm.demo_market import DemoMarket
-from gridmm.errors import UnsafeAccount
+from gridmm.errors import ExchangeUnreachable, UnsafeAccount
 from gridmm.exchange import OrderRequest
 from gridmm.live import Entrance, LiveSession
 from gridmm.live_facts import Rights, rights_of
@@ -26,11 +26,14 @@ KEYS = {"GRIDMM_PAPER_API_KEY": "demo", "GRIDMM_PAPER_API_SECRET": "demo-secret"
 CONFIG = Path(__file__).parent / "configs" / "wire_fast.toml"
 
 
-def session_at(wire: Wire, folder: Path, said: list[str], **grid: str) -> LiveSession:
-    """A session that would trade on this exchange, with some words of [grid]."""
-    options = {"feed.source": ("demo", "test")} | {
+def session_at(
+    wire: Wire, folder: Path, said: list[str], stop: dict[str, str] | None = None, **grid: str
+) -> LiveSession:
+    """A session that would trade on this exchange, with some words of [grid] and of [stop]."""
+    options: dict[str, tuple[str, str]] = {"feed.source": ("demo", "test")} | {
         f"grid.{name}": (value, "test") for name, value in grid.items()
     }
+    options |= {f"stop.{name}": (value, "test") for name, value in (stop or {}).items()}
     config = load(CONFIG, environ={}, options=options)
     entrance = Entrance("binance", endpoint=f"127.0.0.1:{wire.port}", ca=wire.ca_file)
     return LiveSession(config, entrance, folder / "grid.sqlite", said.append)
@@ -73,7 +76,7 @@ def test_an_account_that_would_fail_the_grid_is_refused_before_the_first_order(
             change(wire)
             size = {"order_notional": "150", "max_position": "0.05"}
             with pytest.raises(UnsafeAccount) as refused:
-                await session_at(wire, tmp_path, [], **size).trade(KEYS)
+                await session_at(wire, tmp_path, [], None, **size).trade(KEYS)
             assert words in str(refused.value), refused.value
             assert wire.paper.now_ms > 0, "the market was there"
             assert await wire.paper.open_orders() == [] and await wire.paper.fills(0) == []
@@ -185,3 +188,54 @@ def test_what_an_exchange_tells_of_a_key(
     venue: str, market: str, said: dict[str, Any], rights: Rights
 ) -> None:
     assert rights_of(venue, market, said) == rights
+
+
+async def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait for something."""
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.02)
+
+
+def test_a_stop_does_not_wait_for_ever_for_an_exchange_that_is_gone(tmp_path: Path) -> None:
+    async def work() -> None:
+        market, said = DemoMarket(), list[str]()
+        async with Wire(
+            market.instrument, PaperRules(quote=D(10_000)), feed=market, speed="60", synchronous="OFF"
+        ) as wire:
+            session = session_at(wire, tmp_path, said, {"timeout": "2 s"})
+            running = asyncio.create_task(session.trade(KEYS))
+            await until(lambda: len(wire.account.orders) >= 4)
+            await wire._runner.cleanup()
+            session.ask(Stop.CANCEL)
+            with pytest.raises(ExchangeUnreachable, match="no answer for 2 s since the stop") as gone:
+                await asyncio.wait_for(running, 40.0)
+            assert "the stop is finished first" in str(gone.value)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("after", "left"), [("cancel", 0), ("leave", 1)])
+def test_a_drain_opens_nothing_lets_closes_work_and_ends_as_it_was_told(
+    after: str, left: int, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        said: list[str] = []
+        instrument = DemoMarket().instrument
+        async with Wire(instrument, PaperRules(quote=D(10_000)), synchronous="OFF") as wire:
+            wire.quote(D("59999.9"), D("60000.1"), D(1), D(1))
+            session = session_at(wire, tmp_path, said, {"drain": "2 s", "after_drain": after})
+            running = asyncio.create_task(session.trade(KEYS))
+            await until(lambda: len(wire.account.orders) >= 8)
+            lowest = D("59920.0")
+            wire.trade(lowest, D(5))
+            wire.quote(lowest - D("0.1"), lowest + D("0.1"), D(1), D(1))
+            await until(
+                lambda: any(order.side < 0 and order.price < 60_010 for order in wire.account.orders.values())
+            )
+            session.ask(Stop.DRAIN)
+            receipt = await asyncio.wait_for(running, 40.0)
+            assert bool(receipt.open_orders) == bool(left)
+            assert all(one.side < 0 for one in await wire.paper.open_orders()), "an opening order was left"
+
+    asyncio.run(work())
