@@ -19,9 +19,22 @@ _GONE = "tests/test_durable_kill.py::test_a_database_that_is_gone_for_ten_second
 _TAPE = "tests/test_recordings.py::test_a_recording_trades_and_adds_up"
 SECONDS = {
     f"{_KILLS}[postgres]": 90,
-    "tests/test_site.py": 65,
+    "tests/test_site.py": 90,
+    "tests/test_simulation_mutants.py": 90,
+    "tests/test_fuzz_wire.py": 65,
     f"{_KILLS}[sqlite]": 55,
-    "tests/test_simulation.py": 35,
+    "tests/test_simulation.py": 60,
+    "tests/test_live.py": 65,
+    "tests/test_wire_kills.py": 58,
+    "tests/test_exchange_contract.py": 55,
+    "tests/test_entrance.py": 40,
+    "tests/test_fleet.py": 40,
+    "tests/test_small_exchanges.py": 36,
+    "tests/test_wire_trade.py": 30,
+    "tests/test_gateway.py": 30,
+    "tests/test_parity.py": 25,
+    "tests/test_load.py": 24,
+    "tests/test_cli_fleet.py": 20,
     "tests/test_kill.py": 32,
     "tests/test_cli.py": 30,
     f"{_TAPE}[btcperp_202201]": 30,
@@ -34,7 +47,6 @@ SECONDS = {
     f"{_TAPE}[xrpeth_201910]": 15,
     "nbs/operations/90_first_run.ipynb": 12,
     "tests/test_exchange_server.py": 12,
-    "tests/test_simulation_mutants.py": 10,
 }
 
 
