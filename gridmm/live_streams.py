@@ -157,9 +157,13 @@ async def patient(call: Callable[[], Awaitable[T]], tries: int = 3, pause_s: flo
     for left in range(tries - 1, -1, -1):
         try:
             return await call()
-        except ExchangeUnreachable:
+        except ExchangeUnreachable as error:
             if not left:
-                raise
+                todo = (
+                    "Look at the network, at the endpoint and at the exchange's status page, then start again"
+                )
+                why = f"asked {tries} times; {error.problem.why}"
+                raise ExchangeUnreachable(error.problem.what, why, todo) from error
             await asyncio.sleep(pause_s)
     raise ValueError(f"tries was {tries}: must be at least 1")
 
