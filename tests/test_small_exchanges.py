@@ -23,6 +23,7 @@ from gridmm.config import load
 from gridmm.errors import ExchangeUnreachable, UnsafeAccount
 from gridmm.exchange import Fill, OrderReport, OrderRequest, Rejected, RejectReason
 from gridmm.exchange_live import LiveExchange, live_exchange
+from gridmm.layout import Var
 from gridmm.live import Entrance, LiveSession
 from gridmm.live_facts import live_facts
 from gridmm.paper_market import PaperRules
@@ -218,3 +219,29 @@ def test_a_wrong_secret_is_said(name: str) -> None:
 
     with pytest.raises(UnsafeAccount, match="Whoever holds the key"):
         asyncio.run(work())
+
+
+@both
+def test_paper_trades_on_its_prices_without_a_key(name: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with SERVERS[name](SWAP, RULES["perpetual"]) as server:
+            server.quote(D("59999.9"), D("60000.1"))
+            config = load(CONFIG, environ={}, options={"feed.source": (f"ccxt:{name}", "test")})
+            entrance = Entrance(name, endpoint=f"127.0.0.1:{server.port}", ca=server.ca_file, paper=True)
+            said: list[str] = []
+            session = LiveSession(config, entrance, tmp_path / "grid.sqlite", said.append)
+            running = asyncio.create_task(session.trade({}))
+            await until(
+                lambda: session.engine is not None and len(session.engine.session.open_ids()) >= 4, 30.0
+            )
+            async with asyncio.timeout(20.0):
+                while session.engine is not None and not session.engine.session.core.v[Var.LEDGER_LOTS]:
+                    server.quote(D("59800.0"), D("59800.2"))
+                    server.trade(D("59800.0"), D("0.500"))
+                    await asyncio.sleep(0.2)
+            session.ask(Stop.CANCEL)
+            receipt = await running
+            assert receipt.fills > 0 and receipt.open_orders == 0 and not server.orders
+            assert any(line.startswith(f"paper on prices of {name}") for line in said)
+
+    asyncio.run(work())
