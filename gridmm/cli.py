@@ -339,8 +339,8 @@ WATCHED_SPEED = "60"  # times the market's own, where somebody looks on and said
     "--db",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Keep the state in this file and go on from it. Without it: gridmm.sqlite for the demo under the durable "
-    "engine, else a file that is gone afterwards.",
+    help="Keep the state in this file and go on from it. Without it: gridmm.sqlite for the demo, live prices and "
+    "exchanges under the durable engine, else a file that is gone afterwards.",
 )
 @click.option("--fresh", is_flag=True, help="Start anew: set aside what the file holds.")
 @click.option("--take-over", is_flag=True, help="Displace the process that trades on the file.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli import cli
+from .cli import DEFAULT_DB, cli
 from .errors import Exit
 
 # %% auto #0
@@ -250,7 +250,7 @@ def diagnose(grids: Mapping[str, Config], gathers: Mapping[str, Gather], json_as
     "--db",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Look at the account as a session left it here.",
+    help="Look at the account as a session left it here; at an exchange gridmm.sqlite, as run does.",
 )
 @click.option(
     "--exchange", metavar="NAME", help="Look at the account there; its keys are in the environment."
@@ -280,5 +280,6 @@ def doctor(
     grids = load_grids(file, environ=os.environ, options=options)
     gather = paper_facts
     if exchange is not None:
+        db = DEFAULT_DB if db is None and DEFAULT_DB.exists() else db
         gather = partial(exchange_facts, Entrance(exchange, endpoint=endpoint, ca=ca))
     return diagnose(grids, {name: partial(gather, db=db, grid=name) for name in grids}, json_asked)

@@ -124,7 +124,7 @@ def serve(
     prices, config, line = open_market(config)
     default_ms = 6 * 3_600_000 if config.settings.feed.source == "demo" else 0
     wire = Wire(
-        instrument_of(config.settings), paper_rules(config), feed=prices, tls=not plain_http, host=host, port=port,
+        instrument_of(config.settings), paper_rules(config), feed=prices, tls=not plain_http, ca=ca, host=host, port=port,
         ledger=ledger, speed=speed, history_ms=default_ms if history is None else _milliseconds(history), key=key,
         secret=secret,
     )  # fmt: skip
@@ -168,12 +168,10 @@ def _say_how(wire: Wire, line: str, address: str, ca: Path, key: str, secret: st
     if wire.ca_file is None:
         click.echo(f"ccxt: put http://{address} and ws://{address} into its urls")
     else:
-        try:
-            ca.write_bytes(wire.ca_file.read_bytes())
-        except OSError as error:
-            raise UsageError(
-                f"--ca {ca}", f"it cannot be written: {error.strerror}", "Name a file that can"
-            ) from error
+        if paper.instrument.market == "spot":
+            click.echo(
+                f'in the configuration: [instrument] market = "spot", symbol = "{paper.instrument.symbol}"'
+            )
         click.echo(f"gridmm run --exchange binance --endpoint {address} --ca {shlex.quote(str(ca))}")
     scheme = "http" if wire.ca_file is None else "https"
     click.echo(f"faults: POST {scheme}://{address}/gridmm/faults, token {wire.token}")

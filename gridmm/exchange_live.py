@@ -258,6 +258,13 @@ async def live_exchange(
         )
         await patient(lambda: blank.ask("the time", client.load_time_difference))
         await patient(lambda: blank.ask("the markets", client.load_markets, weight=20))
+        if not client.markets:
+            other = "perpetual" if market == "spot" else "spot"
+            why, todo = (
+                f"{name} shows no market of this kind",
+                f'Write market = "{other}" and its symbol into [instrument]',
+            )
+            raise Refused(f"the market {symbol}", why, todo)
         if symbol not in client.markets:
             near = ", ".join(sorted(one for one in client.markets if one.startswith(symbol[:3]))[:5])
             raise Refused(

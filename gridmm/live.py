@@ -39,7 +39,7 @@ from .store import SqliteStore, SqlStore
 from .tape import describe
 from .units import plain
 from .v1.decision_pb2 import DecisionRecord
-from .venues import VENUES
+from .venues import venue_of
 from .vocabulary import Stop
 
 # %% ../nbs/reference/79_live.ipynb #c006
@@ -79,6 +79,7 @@ class Entrance:
             UsageError: Real money and a rehearsal were both asked for.
         """
         account = config.settings.account.name
+        venue = venue_of(self.exchange, config.settings.instrument.market)
         if self.live and self.paper:
             raise UsageError(
                 "--live with the paper exchange", "paper trades no money", "Leave one of them out"
@@ -93,8 +94,7 @@ class Entrance:
                 "nobody said that this should",
                 f"Add --live, rehearse with --endpoint, or trade paper on its prices: --feed ccxt:{self.exchange}",
             )
-        venue = VENUES.get(self.exchange)
-        if self.live and venue is not None and venue.experimental and not self.experimental:
+        if self.live and venue.experimental and not self.experimental:
             raise Refused(
                 f"{self.exchange} is experimental",
                 "gridmm has only been tried on answers of it that were written by hand",

@@ -10,10 +10,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from .ccxt_client import DEADLINE_MS, KIND, RESPONSE, Health, Hooks, Response
+from .ccxt_client import DEADLINE_MS, KIND, RESPONSE, Health, Hooks, Response, shown
 from .exchange import Accepted, NotSent, OrderRequest, Outcome, Rejected, RejectReason, Unknown
 from .limiter import Late, Limiter
 from .outcomes import Answer, Remedy, Verdict, answered, classify
@@ -158,6 +159,7 @@ class LiveDesk:
             status=said.status,
             retry_after_ms=said.retry_after_ms,
         )
+        verdict = replace(verdict, message=shown(verdict.message))
         self._heed(verdict)
         if verdict.row.remedy == Remedy.CLOCK:
             with suppress(Exception):  # the clock is measured anew with the next request, too

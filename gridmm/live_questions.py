@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from .ccxt_client import shown
 from .errors import ExchangeUnreachable, GridmmError, UnsafeAccount
 from .exchange import Absent, Balance, Fill, Funding, OrderReport, Position, RejectReason
 from .limiter import Late
@@ -53,7 +54,8 @@ class LiveQuestions(LiveDesk):
             verdict = await self._judged("query", error)
             if verdict.row.reason == RejectReason.UNKNOWN_ORDER:
                 raise
-            why = f"{verdict.row.meaning}: {error}"
+            led = f" (led to {self._hooks.led})" if self._hooks.led else ""
+            why = f"{verdict.row.meaning}: {shown(error)}{led}"
             if verdict.fatal:
                 todo = f"{verdict.fatal[0].upper()}{verdict.fatal[1:]} must act: {verdict.row.remedy}"
                 raise UnsafeAccount(f"the account at {self.name}", why, todo) from error

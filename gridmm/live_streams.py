@@ -90,6 +90,9 @@ def fill_of(entry: Mapping[str, Any], client_id: str, fee_value: Decimal | None 
     fee = entry.get("fee") or {}
     if not entry["id"] or not entry["order"]:
         raise ValueError("a trade without a number, or of no order")
+    paid = amount_of(fee.get("cost"), "the fee", above=-_MOST)
+    if paid and not fee.get("currency"):
+        raise ValueError(f"a fee of {paid} in no asset")
     return Fill(
         trade_id=str(entry["id"]),
         client_id=client_id,
@@ -97,7 +100,7 @@ def fill_of(entry: Mapping[str, Any], client_id: str, fee_value: Decimal | None 
         side=_SIDES[entry["side"]],
         price=amount_of(entry["price"], "the price", above=Decimal(0)),
         quantity=amount_of(entry["amount"], "the quantity", above=Decimal(0)),
-        fee=amount_of(fee.get("cost"), "the fee", above=-_MOST),
+        fee=paid,
         fee_asset=str(fee.get("currency") or ""),
         maker=entry.get("takerOrMaker") == "maker",
         time_ms=int(entry["timestamp"]),

@@ -290,7 +290,7 @@ _WIRE = rows(
 [binance binanceusdm gate]
 behind ClientConnectorError ConnectionTimeoutError gaierror |                          | UNKNOWN @cancel  | not connected, maybe at a second try
 [any]
-behind ClientConnectorError ConnectionTimeoutError gaierror |                          | NOT_SENT         | never connected: refused, no name, no route
+behind ClientConnectorError ConnectionTimeoutError gaierror |                          | NOT_SENT         | never connected: refused, no name, no route, or its certificate is not trusted
 behind ClientError             |                          | UNKNOWN          | the connection broke, or the answer was cut
 """
 )

@@ -12,6 +12,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from secrets import token_urlsafe
@@ -19,6 +20,7 @@ from secrets import token_urlsafe
 import numpy as np
 from aiohttp import web
 
+from .errors import UsageError
 from .exchange_paper import PaperExchange
 from .feed import Market, Moment, Pace, candle_table, moments
 from .paper_account import Row
@@ -31,9 +33,39 @@ from .wire_streams import WireDesk
 from .wire_words import FUTURES_LIMITS, SPOT_LIMITS, WireLimits
 
 # %% auto #0
-__all__ = ['Wire', 'serve']
+__all__ = ['kept_certificate', 'Wire', 'serve']
 
 # %% ../nbs/reference/89_wire_server.ipynb #c005
+def kept_certificate(ca: Path) -> tuple[Path, Path]:
+    """Return the certificate that a server has shown before, or make one and keep it: who trusted it need not read it again.
+
+    Args:
+        ca: File of the authority; the certificate with its key stands beside it.
+
+    Raises:
+        UsageError: They cannot be written.
+    """
+    from cryptography import x509
+
+    chain = ca.with_suffix(".key" + ca.suffix)
+    soon = datetime.now(UTC) + timedelta(days=1)
+    with contextlib.suppress(OSError, ValueError):
+        if chain.exists() and x509.load_pem_x509_certificate(ca.read_bytes()).not_valid_after_utc > soon:
+            return ca, chain
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            made_ca, made_chain = certificate(Path(folder))
+            chain.unlink(missing_ok=True)
+            chain.touch(mode=0o600)
+            chain.write_bytes(made_chain.read_bytes())
+            ca.write_bytes(made_ca.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"--ca {ca}", f"it cannot be written: {error.strerror}", "Name a file that can"
+        ) from error
+    return ca, chain
+
+
 class Wire(WireDesk):
     """An exchange that listens, from `async with` to its end.
 
@@ -50,6 +82,7 @@ class Wire(WireDesk):
         *,
         feed: Market | None = None,
         tls: bool = True,
+        ca: Path | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         ledger: Path | None = None,
@@ -68,6 +101,7 @@ class Wire(WireDesk):
             rules: The account's rules.
             feed: What is played; None to move the market by hand.
             tls: Whether to speak https and wss.
+            ca: Where the certificate is kept for the next time; None makes one that is gone afterwards.
             host: Address to listen on.
             port: 0 chooses one.
             ledger: File of the paper exchange; None keeps it in memory.
@@ -91,6 +125,7 @@ class Wire(WireDesk):
         self._pace = Pace(speed, lambda: time.monotonic_ns() // 1_000_000, asyncio.sleep)
         self._history_ms, self.token = history_ms, token_urlsafe(16)
         self.ca_file: Path | None = None
+        self._ca = ca
         self._ended: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Wire:
@@ -99,7 +134,7 @@ class Wire(WireDesk):
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gridmm-wire-")))
         context = None
         if self._tls:
-            self.ca_file, chain = certificate(folder)
+            self.ca_file, chain = certificate(folder) if self._ca is None else kept_certificate(self._ca)
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(chain)
         app = web.Application()

@@ -3,7 +3,7 @@
 `make fuzz` trades through the real ccxt client on our own exchange, and spoils what that says by a seed: frames of prices and
 of our own orders, and answers to every request. Nothing of it may end the session, leave an exception that nobody saw, or be
 believed: at the end the exchange's ledger and the grid's State must agree, or the grid must have said that they do not. What
-is spoilt is nonsense and never a well-formed lie, which nobody could tell from the truth.
+is spoilt is nonsense and never a well-formed lie, such as a list without one of its entries: nobody could tell that from the truth.
 """
 
 from __future__ import annotations
@@ -57,7 +57,18 @@ def spoilt(draw: random.Random, text: str) -> str:
         return text[: draw.randrange(len(text) + 1)]
     if kind < 0.25:
         return draw.choice(
-            ("", "null", "[]", "{}", "0", "<html>", "[" * 3_000, '{"a":' * 500, text + text, "\ufeff" + text)
+            (
+                "",
+                "null",
+                "[[]]",
+                "{}",
+                "0",
+                "<html>",
+                "[" * 3_000,
+                '{"a":' * 500,
+                text + text,
+                "\ufeff" + text,
+            )
         )
     try:
         thing = json.loads(text)
@@ -67,7 +78,7 @@ def spoilt(draw: random.Random, text: str) -> str:
     if not places:
         return draw.choice(("null", "7", '"x"'))
     inside, key = draw.choice(places)
-    if kind < 0.45:
+    if kind < 0.45 and isinstance(inside, dict):
         del inside[key]
     elif kind < 0.55 and isinstance(inside, list):
         inside.insert(0, inside[key])

@@ -16,6 +16,7 @@ import resource
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -70,7 +71,8 @@ class Scales:
     """Weighs while a session runs: delays in milliseconds and memory in bytes, by second."""
 
     def __init__(self) -> None:
-        self.frames, self.delays, self.began_s = 0, list[tuple[float, int]](), time.monotonic()
+        self.frames, self.began_s = 0, time.monotonic()
+        self.at_s, self.delay_ms = array("d"), array("l")  # a list of a million tuples would be what grows
         self.memory = list[tuple[float, int]]()
         self.orders = 0
 
@@ -87,7 +89,8 @@ class Scales:
         async def weigh(*asked: Any) -> Any:
             said = await watch(*asked)
             at_ms = next(iter(said.values()))["timestamp"]
-            self.delays.append((time.monotonic() - self.began_s, time.time_ns() // 1_000_000 - at_ms))
+            self.at_s.append(time.monotonic() - self.began_s)
+            self.delay_ms.append(time.time_ns() // 1_000_000 - at_ms)
             return said
 
         client.handle_bids_asks, client.watch_bids_asks = count, weigh
@@ -101,12 +104,12 @@ class Scales:
 
     def thirds(self, skip_s: float) -> dict[str, dict[str, float]]:
         """Return what was weighed in the first, the second and the last third, after a while to warm up."""
-        end_s = self.delays[-1][0]
+        end_s, weighed = self.at_s[-1], list(zip(self.at_s, self.delay_ms, strict=True))
         found: dict[str, dict[str, float]] = {}
         for number, name in enumerate(("first third", "second third", "last third")):
             low = skip_s + (end_s - skip_s) * number / 3
             high = skip_s + (end_s - skip_s) * (number + 1) / 3
-            delays = [delay for at_s, delay in self.delays if low <= at_s <= high]
+            delays = [delay for at_s, delay in weighed if low <= at_s <= high]
             cuts = quantiles(delays, n=100)
             memory = [bytes_ / 2**20 for at_s, bytes_ in self.memory if low <= at_s <= high]
             found[name] = {
@@ -169,7 +172,7 @@ async def weigh(
     books = argparse.Namespace(**audit, violations=[], orders=0)
     agree(str(folder / "grid.sqlite"), receipt, books, symbol=SYMBOL, entry_step=Decimal("1e-5"))
     return {
-        "seconds": round(seconds), "frames": frames, "frames_per_second": round(frames / passed_s), "prices_used": len(scales.delays),
+        "seconds": round(seconds), "frames": frames, "frames_per_second": round(frames / passed_s), "prices_used": len(scales.at_s),
         "orders_open_at_most": scales.orders, "fills": audit["fills"], "round_trips": receipt["round_trips"],
         "share_of_one_core": round(busy, 2), **scales.thirds(min(seconds / 4, 60.0)),
     }  # fmt: skip

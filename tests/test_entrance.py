@@ -14,10 +14,13 @@ from gridmm.config import load
 from gridmm.demo_market import DemoMarket
 from gridmm.errors import ExchangeUnreachable, UnsafeAccount
 from gridmm.exchange import OrderRequest
+from gridmm.feed import Candle
 from gridmm.live import Entrance, LiveSession
 from gridmm.live_facts import Rights, rights_of
+from gridmm.live_streams import LivePrices
 from gridmm.paper_account import Sum
 from gridmm.paper_market import PaperRules
+from gridmm.run import wall_ms
 from gridmm.vocabulary import Stop
 from gridmm.wire_server import Wire
 
@@ -237,5 +240,40 @@ def test_a_drain_opens_nothing_lets_closes_work_and_ends_as_it_was_told(
             receipt = await asyncio.wait_for(running, 40.0)
             assert bool(receipt.open_orders) == bool(left)
             assert all(one.side < 0 for one in await wire.paper.open_orders()), "an opening order was left"
+
+    asyncio.run(work())
+
+
+def test_nothing_is_decided_on_the_price_of_the_last_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = LivePrices._begin
+
+    async def begun(self: LivePrices) -> None:
+        """Begin with a candle that ended while nobody looked."""
+        await begin(self)
+        ticks = (600_000, 601_000, 599_000, 600_500)
+        self._candles.append(Candle(wall_ms() - 500, *ticks, 10))
+
+    monkeypatch.setattr(LivePrices, "_begin", begun)
+
+    async def work() -> None:
+        instrument = DemoMarket().instrument
+        async with Wire(instrument, PaperRules(quote=D(10_000)), synchronous="OFF") as wire:
+            wire.quote(D("59999.9"), D("60000.1"), D(1), D(1))
+            for mark in (D(60_000), D(61_800)):
+                wire.quote(mark, mark + D("0.1"), D(1), D(1))
+                began_ms, decided = wire.account.now_ms(), list[Any]()
+                session = session_at(wire, tmp_path, [])
+                session.on_decision = decided.append
+                running = asyncio.create_task(session.trade(KEYS))
+                await until(lambda: any(order.open for order in wire.account.orders.values()))
+                session.ask(Stop.CANCEL)
+                await running
+                first = decided[0]
+                assert first.time_ms >= began_ms - 1_000
+                assert instrument.price(first.bid_ticks) == mark, (
+                    "the ladder was hung at another time's price"
+                )
 
     asyncio.run(work())

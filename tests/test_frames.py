@@ -383,7 +383,9 @@ def test_a_list_that_was_cut_is_refused_where_the_rest_cannot_be_asked_for() -> 
 
 
 @pytest.mark.parametrize("name", ["bitget", "gate"])
-def test_real_money_needs_a_word_more(name: str) -> None:
+def test_real_money_needs_a_word_more(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDMM_INSTRUMENT__MARKET", "spot")
+    monkeypatch.setenv("GRIDMM_INSTRUMENT__SYMBOL", "BTC/USDT")
     done = CliRunner().invoke(cli, ["run", "--exchange", name, "--live"])
     assert isinstance(done.exception, Refused) and "is experimental" in str(done.exception)
     assert "--experimental" in done.exception.problem.todo

@@ -28,7 +28,7 @@ from gridmm.paper_account import Row
 from gridmm.paper_market import PaperRules
 from gridmm.units import Instrument
 from gridmm.wire_account import News, WireAccount, WireBook
-from gridmm.wire_server import Wire
+from gridmm.wire_server import Wire, kept_certificate
 from gridmm.wire_words import WireError, WireLimits, WireOrder
 from loopback import OPTIONS, client, client_at
 
@@ -986,7 +986,9 @@ def test_the_command_serves_and_says_how(tmp_path: Path) -> None:
     )
     try:
         assert server.stdout is not None
-        market, _, line, control = (server.stdout.readline() for _ in range(4))
+        market, _, _, line, control = (
+            server.stdout.readline() for _ in range(5)
+        )  # the third: what to configure
         assert "BTC/USDT spot" in market
         assert "token" in control
         found = re.fullmatch(
@@ -1029,3 +1031,13 @@ def test_the_command_refuses(
     monkeypatch.chdir(tmp_path)
     assert run_command(["exchange", "serve", *words.split()]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_certificate_outlasts_a_restart_of_the_server(tmp_path: Path) -> None:
+    ca, chain = kept_certificate(tmp_path / "ca.pem")
+    first = ca.read_bytes(), chain.read_bytes()
+    assert kept_certificate(ca) == (ca, chain) and (ca.read_bytes(), chain.read_bytes()) == first
+    assert chain.stat().st_mode & 0o777 == 0o600
+    ca.write_text("no certificate")
+    kept_certificate(ca)
+    assert chain.read_bytes() != first[1], "what cannot be read is made anew"
