@@ -146,7 +146,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[Address, Given]:
 # %% ../nbs/reference/32_config.ipynb #c014
 SECRETS = ("GRIDMM_API_KEY", "GRIDMM_API_SECRET", "GRIDMM_API_PASSWORD")
 _OF_AN_ACCOUNT = re.compile(
-    r"GRIDMM_(?:[A-Z][A-Z0-9_]*_)?API_(?:KEY|SECRET|PASSWORD)"
+    r"GRIDMM_(?:.+_)?API_(?:KEY|SECRET|PASSWORD)"
 )  # GRIDMM_MAIN_API_KEY is that of `main`
 _PASSWORD = re.compile(r"//[^/@\s]*@")  # of an address: //user:password@host
 _SECRET_NAME = re.compile(r"key|secret|passw|passphrase|token|credential", re.IGNORECASE)

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MANY_SENT', 'COMPARE_MS', 'RECONNECT_MS', 'RECONNECT_MAX_MS', 'holdings', 'Receipt', 'receipt', 'Desk', 'Again',
-           'MarketTime']
+           'insist', 'MarketTime']
 
 # %% ../nbs/reference/62_desk.ipynb #c002
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
@@ -360,6 +360,31 @@ class Again:
         )
         await asyncio.sleep(self._wait_ms / 1_000)
         self._opened_s = loop.time()
+
+
+async def insist(call: Callable[[], Awaitable[None]], pause_s: float, over: Callable[[str], None]) -> None:
+    """Do what needs the exchange, as often as it takes until the exchange answers.
+
+    Args:
+        call: What to do.
+        pause_s: Time between two tries, and between two calls of `over`.
+        over: Told, while it does not work, why it did not last; raises where that has taken too long.
+    """
+    why, work = "it does not answer", asyncio.ensure_future(call())
+    try:
+        while True:
+            await asyncio.wait({work}, timeout=pause_s)
+            if work.done():
+                try:
+                    return work.result()
+                except ExchangeUnreachable as error:
+                    why = str(error)
+                await asyncio.sleep(pause_s)
+                work = asyncio.ensure_future(call())
+            over(why)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
 # %% ../nbs/reference/62_desk.ipynb #c021
 class MarketTime(Desk):

@@ -109,7 +109,9 @@ class LiveExchange(LiveQuestions):
                 yield one
                 continue
             self.limiter.limits.fills += 1
-            yield await self._fill(one)
+            with asking("a trade of ours"):
+                fill = await self._fill(one)
+            yield fill
 
     def _readable(self, entry: Mapping[str, Any]) -> None:
         """Look at a trade where an unreadable one still ends the stream, so that the exchange is asked.

@@ -33,8 +33,8 @@ class Venue:
         touch: ccxt's call that asks for the best bid and ask.
         private: What the addresses of its private sockets contain, one of these.
         hosts: Ends of its host names: nothing else is ever connected to.
-        wallet: Where its answer lists what is held, and its words for asset, total and free, by kind of market; ccxt's
-            own sums where there is none.
+        wallet: Where its answer lists what is held, and its words for asset, total (less what is gained, where that
+            is in it) and free, by kind of market; ccxt's own sums where there is none.
         fees: Its words for the maker's and the taker's fee, stated as what we receive, where ccxt reads others.
         fills_ms: The longest time that one question for trades may span.
         fills_page: Trades in one answer.
@@ -46,6 +46,7 @@ class Venue:
         order_number: Its word for what the next answer goes on from; empty where it says so itself.
         fill_number: The same of trades.
         cancels_all: Whether one call cancels all orders of a market.
+        paid_together: Whether payments of funding of all markets are in one list.
         pays: +1 where a payment of funding is stated as what we receive, -1 as what we pay.
         keep_key: ccxt's call that renews the key of the user stream, by kind of market.
         dead_man: ccxt's call that cancels everything unless it is repeated, by kind of market.
@@ -82,6 +83,7 @@ class Venue:
     order_number: str = ""
     fill_number: str = ""
     cancels_all: bool = True
+    paid_together: bool = False
     pays: int = 1
     keep_key: Mapping[str, str] = field(default_factory=dict)
     dead_man: Mapping[str, str] = field(default_factory=dict)
@@ -141,6 +143,7 @@ VENUES = {
             order_number="ordId",
             fill_number="billId",
             cancels_all=False,
+            paid_together=True,
             dead_man=dict.fromkeys(("spot", "perpetual"), "privatePostTradeCancelAllAfter"),
             timer=("timeOut", 1_000),
             trade_id="[0-9]{1,20}",
@@ -175,6 +178,7 @@ VENUES = {
             name_key="clientOid",
             private=("/private",),
             hosts=("bitget.com",),
+            wallet={"perpetual": ("", "marginCoin", "accountEquity-unrealizedPL", "available")},
             fills_ms=7 * 24 * _HOUR_MS,
             orders_page=100,
             next_page="idLessThan",
@@ -234,9 +238,13 @@ def held_at(venue: Venue, market: str, said: Mapping[str, Any]) -> list[tuple[st
         return [(asset, total, said["free"].get(asset)) for asset, total in said["total"].items()]
     path, asset, total, free = venue.wallet[market]
     listed = said["info"]
-    for step in path.split("."):
+    for step in path.split(".") if path else ():
         listed = listed[int(step) if step.isdigit() else step]
-    return [(one[asset], one[total], one[free]) for one in listed]
+    whole, _, gained = total.partition("-")
+    return [
+        (one[asset], Decimal(one[whole]) - Decimal(one[gained] or 0) if gained else one[whole], one[free])
+        for one in listed
+    ]
 
 
 def fees_at(venue: Venue, market: str, said: Mapping[str, Any]) -> tuple[str | None, str | None]:

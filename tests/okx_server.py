@@ -146,7 +146,8 @@ class Okx(Small):
 
     async def _account_bills_archive(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         assert asked["type"] == "8"
-        paid = await self.paper.fundings(0)
+        before = int(asked.get("after", 10**18))
+        paid = [one for one in await self.paper.fundings(0) if int(one.id) < before]
         return [
             {"billId": one.id, "instId": self.market_id, "instType": "SWAP", "ccy": self.instrument.quote,
              "balChg": f"{one.amount}", "posBalChg": "0", "ts": str(one.time_ms), "type": "8"}

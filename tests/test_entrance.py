@@ -277,3 +277,22 @@ def test_nothing_is_decided_on_the_price_of_the_last_session(
                 )
 
     asyncio.run(work())
+
+
+def test_a_stop_does_not_wait_for_the_end_of_a_ban(tmp_path: Path) -> None:
+    async def work() -> None:
+        market = DemoMarket()
+        async with Wire(
+            market.instrument, PaperRules(quote=D(10_000)), feed=market, speed="60", synchronous="OFF"
+        ) as wire:
+            session = session_at(wire, tmp_path, [], {"timeout": "2 s"})
+            running = asyncio.create_task(session.trade(KEYS))
+            await until(lambda: len(wire.account.orders) >= 4)
+            assert session.exchange is not None
+            limiter = session.exchange.limiter
+            limiter.limits.stop(limiter.clock(), 3_600_000, banned=True)
+            session.ask(Stop.CANCEL)
+            with pytest.raises(ExchangeUnreachable, match="since the stop"):
+                await asyncio.wait_for(running, 30.0)
+
+    asyncio.run(work())

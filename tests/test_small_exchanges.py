@@ -245,3 +245,59 @@ def test_paper_trades_on_its_prices_without_a_key(name: str, tmp_path: Path) -> 
             assert any(line.startswith(f"paper on prices of {name}") for line in said)
 
     asyncio.run(work())
+
+
+@both
+def test_a_list_that_fills_its_last_answer_is_whole(name: str) -> None:
+    count = 100 if name == "okx" else 50
+
+    async def work() -> None:
+        async with served(name) as (server, exchange):
+            asked = [OrderRequest(f"G1M{row:03d}", 1, D(59_900 - row), D("0.001")) for row in range(count)]
+            await server.place(asked)
+            assert len(await exchange.open_orders()) == count
+            more = [
+                OrderRequest(f"G1N{row:03d}", 1, D(59_700 - row), D("0.001")) for row in range(100 - count)
+            ]
+            await server.place(more)
+            server.trade(D("59000.0"), D("100.000"))
+            await until(lambda: len(server.fills) == 100)
+            assert len(await exchange.fills(wall_ms() - 60_000)) == 100
+
+    asyncio.run(work())
+
+
+@both
+def test_more_payments_than_one_answer_holds_are_all_found(name: str) -> None:
+    async def work() -> None:
+        async with served(name) as (server, exchange):
+            await server.place([OrderRequest("G1AAAA", -1, D("60010.0"), D("0.010"))])
+            server.trade(D("60020.0"), D("0.500"))
+            began_ms = wall_ms() - 1_000
+            for _ in range(230):
+                server.fund(D("0.0001"))
+            found = await exchange.fundings(began_ms)
+            assert found == await server.paper.fundings(0) and len(found) == 230
+
+    asyncio.run(work())
+
+
+def test_cancelling_all_at_okx_goes_on_where_orders_have_ended_meanwhile() -> None:
+    async def work() -> None:
+        async with served("okx") as (server, exchange):
+            asked = [OrderRequest(f"G1M{row:03d}", 1, D(59_900 - row), D("0.001")) for row in range(50)]
+            await server.place(asked)
+            cancel, calls = server._trade_cancel_batch_orders, []  # type: ignore[attr-defined]
+
+            async def raced(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+                calls.append(asked)
+                if len(calls) == 2:
+                    await cancel(asked)  # they end a moment before our cancel arrives
+                return list(await cancel(asked))
+
+            server._trade_cancel_batch_orders = raced  # type: ignore[attr-defined]
+            answers = await exchange.cancel_all()
+            assert [type(one).__name__ for one in answers] == ["Accepted"] and len(calls) == 3
+            assert await exchange.open_orders() == []
+
+    asyncio.run(work())
