@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from gridmm.ccxt_client import Keys
 from gridmm.cli import cli
 from gridmm.errors import ExchangeUnreachable, Refused
-from gridmm.exchange import Absent, Accepted, Fill, OrderReport, OrderRequest, Rejected, RejectReason
+from gridmm.exchange import Absent, Accepted, Balance, Fill, OrderReport, OrderRequest, Rejected, RejectReason
 from gridmm.exchange_live import LiveExchange, live_exchange
 from gridmm.run import wall_ms
 from small_exchange import Line, Served, now_ms
@@ -365,6 +365,16 @@ def test_its_frames_are_read(name: str) -> None:
                 D("0.048"),
                 "USDT",
             )
+
+    asyncio.run(work())
+
+
+def test_the_wallet_of_a_bitget_perpetual_counts_no_gain_that_is_not_made() -> None:
+    async def work() -> None:
+        async with opened("bitget, perpetual") as (_, there, exchange):
+            held = {"marginCoin": "USDT", "accountEquity": "1007", "unrealizedPL": "7", "available": "880"}
+            there.answers["GET /api/v2/mix/account/accounts"] = ok([held])
+            assert await exchange.balances() == [Balance("USDT", D(1000), D(880))]
 
     asyncio.run(work())
 
