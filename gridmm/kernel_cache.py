@@ -6,6 +6,7 @@
 __all__ = ['COLD', 'KEPT', 'COMPILING_S', 'compiler_off', 'mark_of', 'prune', 'kernels']
 
 # %% ../nbs/reference/04_kernel_cache.ipynb #c002
+import hashlib
 import os
 import shutil
 import time
@@ -26,7 +27,9 @@ def compiler_off() -> bool:
 
 def mark_of(package: Path | None = None) -> Path:
     """Return the file that says that the decision functions of a package, by default this one, are compiled."""
-    return cache_folder(Path(__file__).parent if package is None else package) / "complete"
+    package = Path(__file__).parent if package is None else package
+    place = hashlib.blake2b(str(package.absolute()).encode(), digest_size=4).hexdigest()
+    return cache_folder(package) / f"complete-{place}"
 
 # %% ../nbs/reference/04_kernel_cache.ipynb #c007
 KEPT = 3
@@ -46,11 +49,11 @@ def prune(running: Path, now_s: float) -> list[str]:
     used: list[tuple[float, Path]] = []
     for folder in running.parent.glob("kernels-*"):
         with suppress(OSError):  # somebody else removed it meanwhile
-            mark = folder / "complete"
             if folder == running:
                 continue
-            if mark.exists():
-                used.append((mark.stat().st_mtime, folder))
+            marks = [mark.stat().st_mtime for mark in folder.glob("complete-*")]
+            if marks:
+                used.append((max(marks), folder))
             elif now_s - folder.stat().st_mtime > COMPILING_S:
                 used.append((0.0, folder))
     marked = sorted((one for one in used if one[0]), reverse=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gridmm.compiled import cache_folder
-from gridmm.kernel_cache import compiler_off
+from gridmm.kernel_cache import compiler_off, mark_of
 
 
 def link(package: Path) -> Path | None:
@@ -33,4 +33,5 @@ def link(package: Path) -> Path | None:
     if place.exists() or place.is_symlink() or not compiled:
         return None
     place.symlink_to(max(compiled, key=lambda path: len(list(path.iterdir()))))
+    mark_of(package).touch()
     return place

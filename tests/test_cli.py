@@ -604,7 +604,7 @@ def test_a_cold_start_says_that_it_compiles(
     assert session["config"].settings.feed.duration == 600_000
     assert run_command(["warm-up"]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    next(tmp_path.rglob("complete")).unlink()
+    next(tmp_path.rglob("complete-*")).unlink()
     for words in (True, False):
         run_command(["run"])
         assert ("compiling the decision functions: once for this version" in capsys.readouterr().err) == words
@@ -623,7 +623,7 @@ def test_without_a_compiler_there_is_nothing_to_warm_up_and_no_mark(
     assert "NUMBA_DISABLE_JIT switches the compiler off" in out and "compiled" not in out
     assert run_command(["run"]) == 0
     assert "compiling" not in capsys.readouterr().err
-    assert list(tmp_path.rglob("complete")) == [] and "config" in session
+    assert list(tmp_path.rglob("complete-*")) == [] and "config" in session
 
 
 def aged(folder: Path, seconds: float, complete: bool = True) -> Path:
@@ -631,8 +631,8 @@ def aged(folder: Path, seconds: float, complete: bool = True) -> Path:
     folder.mkdir(parents=True)
     (folder / "kernel.nbi").touch()
     if complete:
-        (folder / "complete").touch()
-        os.utime(folder / "complete", (time.time() - seconds,) * 2)
+        (folder / "complete-1").touch()
+        os.utime(folder / "complete-1", (time.time() - seconds,) * 2)
     os.utime(folder, (time.time() - seconds,) * 2)
     return folder
 
@@ -651,7 +651,7 @@ def test_a_first_compilation_removes_all_but_the_last_three(
     aged(root / "mine", 86_400 * 99)
     assert run_command(["run"]) == 0
     running = next(
-        path.parent.name for path in root.glob("*/complete") if not (path.parent / "kernel.nbi").exists()
+        path.parent.name for path in root.glob("*/complete-*") if not (path.parent / "kernel.nbi").exists()
     )
     left = {path.name for path in root.iterdir()}
     assert left == {running, "kernels-1", "kernels-2", "kernels-begun", "mine"}
@@ -664,7 +664,7 @@ def test_a_folder_in_use_is_recent_and_the_running_one_stays_whatever_its_age(tm
     from gridmm.kernel_cache import kernels, prune
 
     folders = [aged(tmp_path / f"kernels-{day}", 86_400 * day) for day in range(1, 6)]
-    with kernels(lambda line: None, folders[4] / "complete"):
+    with kernels(lambda line: None, folders[4] / "complete-1"):
         assert prune(folders[3], time.time()) == ["kernels-2", "kernels-3"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kernels-1", "kernels-4", "kernels-5"]
 
@@ -687,7 +687,20 @@ def test_of_two_that_tidy_neither_fails(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_session_whose_folder_was_tidied_away_ends_well(tmp_path: Path) -> None:
     from gridmm.kernel_cache import kernels
 
-    mark = aged(tmp_path / "kernels-1", 5) / "complete"
+    mark = aged(tmp_path / "kernels-1", 5) / "complete-1"
     with kernels(lambda line: None, mark):
         shutil.rmtree(mark.parent)
     assert mark.exists()
+
+
+def test_what_one_installation_compiled_is_no_mark_for_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from gridmm.kernel_cache import mark_of
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "step.py").write_text("@compiled\n")
+    one, two = (mark_of(tmp_path / name) for name in ("one", "two"))
+    assert one.parent == two.parent and one != two

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from compiled_code import link
+from gridmm.kernel_cache import mark_of
 from tools.notebooks import PACKAGE, ROOT
 
 DEVELOPMENT_ONLY = ("jupyter_core", "IPython", "nbdev", "mkdocs", "pytest", "plotly", "grpc_tools")
@@ -65,6 +66,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield python
     if linked:
         linked.unlink()
+        mark_of(package).unlink(missing_ok=True)
 
 
 @pytest.mark.timeout(1200)
