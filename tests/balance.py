@@ -45,7 +45,7 @@ SECONDS = {
     "tests/test_wheel.py": 18,
     "tests/test_slot_search.py": 18,
     f"{_TAPE}[xrpeth_201910]": 15,
-    "nbs/operations/90_first_run.ipynb": 12,
+    "nbs/operations/130_first_run.ipynb": 12,
     "tests/test_exchange_server.py": 12,
 }
 

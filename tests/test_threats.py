@@ -85,7 +85,7 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
     import json
     import re
 
-    page = json.loads((ROOT / "nbs" / "operations" / "97_threat_model.ipynb").read_text(encoding="utf-8"))
+    page = json.loads((ROOT / "nbs" / "operations" / "138_threat_model.ipynb").read_text(encoding="utf-8"))
     said = "".join("".join(cell["source"]) for cell in page["cells"])
     named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", said)
     assert len(named) > 15
