@@ -17,7 +17,7 @@ import numpy as np
 
 from .engine import News, Orders, Session, reconcile
 from .errors import ExchangeUnreachable
-from .exchange import Absent, Accepted, Exchange, Fill, Funding, OrderReport
+from .exchange import Absent, Accepted, Exchange, Fill, Funding, OrderReport, Rejected
 from .exchange_paper import PaperExchange
 from .layout import Account, Command, Kind, Var
 from .model import core_hash, seal, to_state
@@ -265,6 +265,8 @@ class Desk:
         if orders.place:
             outcomes = await exchange.place(orders.place, deadline_ms)
             for request, outcome in zip(orders.place, outcomes, strict=True):
+                reason = outcome.reason if isinstance(outcome, Rejected) else ""
+                self.session.watcher.answered(type(outcome).__name__, reason)
                 exchange_id = outcome.exchange_id if isinstance(outcome, Accepted) else ""
                 self._answered(words.placed(request, outcome, self.now_ms), request.client_id, exchange_id)
 
