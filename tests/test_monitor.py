@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,12 +72,14 @@ def eventually(check: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 
 @contextmanager
-def running(folder: Path, *options: str, token: str = KEY) -> Iterator[tuple[str, subprocess.Popen]]:
+def running(
+    folder: Path, *options: str, token: str = KEY, more: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, subprocess.Popen]]:
     """Run a grid in a process of its own; yield its monitor's address."""
     command = (sys.executable, "-m", "gridmm", "run", "--monitor", "127.0.0.1:0", "--json", *options)
     clean = {name: text for name, text in os.environ.items() if not name.startswith("GRIDMM_")}
     with subprocess.Popen(
-        command, cwd=folder, env=clean | ({TOKEN: token} if token else {}), text=True,
+        command, cwd=folder, env=clean | ({TOKEN: token} if token else {}) | dict(more or {}), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stderr is not None
