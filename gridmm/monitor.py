@@ -121,7 +121,7 @@ class Monitor:
         self.can_act = False
         self._grids: dict[str, Watched] = {}
         self._alerts, self._started_ms = Alerts(), _now_ms()
-        self._ended = threading.Event()
+        self._ended, self._looked = threading.Event(), False
         self.on_status: Callable[[Status], None] = lambda status: None
         self.on_first: Callable[[], None] = lambda: None
 
@@ -135,14 +135,19 @@ class Monitor:
         """
         watched = self._grids.get(desk.session.grid)
         if watched is None or watched.desk is not desk:
-            if not self._grids:
+            if not self._looked:
                 self.on_first()
+            self._looked = True
             timed = watched.timed if watched else self.metrics.watcher(desk.session.grid)
             desk.session.watcher = timed
             fresh = Watched(desk, asyncio.get_running_loop(), exchange, timed)
             fresh.history = watched.history if watched else fresh.history
             self._grids[desk.session.grid] = watched = fresh
         watched.vitals = vitals
+
+    def forget(self, grid: str) -> None:
+        """Look at a grid no more: it has ended here, or is somebody else's."""
+        self._grids.pop(grid, None)
 
     def run(self) -> None:
         """Look until `end`; in a thread of its own."""
@@ -198,7 +203,8 @@ class Recalled:
             self._read_s = time.monotonic()
         status = self._monitor.status()
         for grid in status.grids:
-            grid.history.extend(self._monitor._grids[grid.grid].history)
+            if grid.grid in self._monitor._grids:
+                grid.history.extend(self._monitor._grids[grid.grid].history)
             if grid.grid in self._found:
                 grid.MergeFrom(self._found[grid.grid])
         return status
