@@ -149,6 +149,11 @@ class Monitor:
         """Look at a grid no more: it has ended here, or is somebody else's."""
         self._grids.pop(grid, None)
 
+    def take(self) -> None:
+        """Look at every grid now; within the loop of their engines, while no event is worked on."""
+        for watched in self._grids.values():
+            watched.take()
+
     def run(self) -> None:
         """Look until `end`; in a thread of its own."""
         while not self._ended.wait(LOOK_S):
