@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEBHOOK', 'SLACK', 'TELEGRAM', 'CHAT', 'TELEGRAM_SITE', 'AGAIN_MS', 'OVER_MS', 'QUEUE', 'TRIES', 'APART_S',
-           'TIMEOUT_S', 'Target', 'Message', 'targets_of', 'Told', 'Sender', 'post', 'sending_alerts']
+           'TIMEOUT_S', 'Target', 'Message', 'targets_of', 'Told', 'Sender', 'post', 'telling']
 
 # %% ../nbs/reference/93_alert_sender.ipynb #c002
 import json
@@ -125,20 +125,19 @@ class Sender:
     """Carries messages to their targets, in a thread of its own."""
 
     def __init__(self, targets: list[Target], say: Callable[[str], None]) -> None:
-        self._targets, self._say, self._told = targets, say, Told()
+        self._targets, self._say = targets, say
         self._waiting: queue.Queue[Message | None] = queue.Queue(QUEUE)
         self._failed: set[str] = set()
 
-    def tell(self, status: Status) -> None:
-        """Queue what is to be said of a status; returns at once."""
-        for message in self._told.next(list(status.alerts), status.now_ms):
-            while True:
-                try:
-                    self._waiting.put_nowait(message)
-                    break
-                except queue.Full:
-                    with suppress(queue.Empty):
-                        self._waiting.get_nowait()
+    def put(self, message: Message) -> None:
+        """Queue a message; returns at once."""
+        while True:
+            try:
+                self._waiting.put_nowait(message)
+                return
+            except queue.Full:
+                with suppress(queue.Empty):
+                    self._waiting.get_nowait()
 
     def run(self) -> None:
         """Send until `end`."""
@@ -189,18 +188,26 @@ def post(address: str, body: dict[str, Any]) -> str:
 
 
 @contextmanager
-def sending_alerts(environ: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Sender | None]:
-    """Run a sender while the block lasts; None where the environment names no target."""
-    targets = targets_of(environ)
-    if not targets:
-        yield None
-        return
+def telling(environ: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Callable[[Status], None]]:
+    """Tell of troubles while the block lasts: to `say`, and to the targets that the environment names.
+
+    Yields:
+        What takes a status, as often as there is one.
+    """
+    targets, told = targets_of(environ), Told()
     sender = Sender(targets, say)
     thread = threading.Thread(target=sender.run, daemon=True, name="alerts")
     thread.start()
-    say(f"alerts go to {', '.join(target.kind for target in targets)}")
+    if targets:
+        say(f"alerts go to {', '.join(target.kind for target in targets)}")
+
+    def tell(status: Status) -> None:
+        for message in told.next(list(status.alerts), status.now_ms):
+            say(str(message))
+            sender.put(message)
+
     try:
-        yield sender
+        yield tell
     finally:
         sender.end()
         thread.join(timeout=TIMEOUT_S)

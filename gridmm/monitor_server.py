@@ -25,7 +25,7 @@ from aiohttp import web
 from google.protobuf.json_format import MessageToDict
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from .alert_sender import sending_alerts
+from .alert_sender import telling
 from .commands import Ask, Mailbox, Request
 from .errors import GridmmError, Refused, UsageError
 from .monitor import HANGS_MS, Monitor, Recalled
@@ -334,7 +334,5 @@ def monitored(
         if not place_of(listen or DEFAULT_LISTEN).loopback:
             say("warning: the monitor is open to other machines: who reaches it sees positions and profits")
         monitor.on_first = lambda: say(f"monitor: {address}")
-        sender = stack.enter_context(sending_alerts(environ, say))
-        if sender is not None:
-            monitor.on_status = sender.tell
+        monitor.on_status = stack.enter_context(telling(environ, say))
         yield monitor

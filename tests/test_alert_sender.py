@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ from gridmm.alert_sender import (
     TELEGRAM,
     TELEGRAM_SITE,
     WEBHOOK,
+    Message,
     Sender,
-    sending_alerts,
     targets_of,
+    telling,
 )
 from gridmm.errors import UsageError
 from gridmm.v1.status_pb2 import Alert, Status
@@ -83,50 +85,47 @@ def environ(chat: Chat) -> dict[str, str]:
 
 def test_each_target_gets_its_own_form(chat: Chat) -> None:
     lines: list[str] = []
-    with sending_alerts(environ(chat), lines.append) as sender:
-        assert sender is not None
-        sender.tell(Status(now_ms=1_000, alerts=[HALT]))
-        sender.tell(Status(now_ms=2_000, alerts=[HALT]))
+    with telling(environ(chat), lines.append) as tell:
+        tell(Status(now_ms=1_000, alerts=[HALT]))
+        tell(Status(now_ms=2_000, alerts=[HALT]))
     paths = [path for path, _ in chat.heard]
     assert paths == [f"/hook/{SECRET}", f"/slack/{SECRET}", f"/bot{SECRET}/sendMessage"], "once each"
     hook, slack, telegram = (body for _, body in chat.heard)
     assert (hook["name"], hook["state"], hook["runbook"]) == ("GridmmHalted", "begins", "risk_mode")
     assert slack["text"].startswith("critical GridmmHalted on btc") and "risk_mode" in slack["text"]
     assert telegram == {"chat_id": "42", "text": slack["text"]}
-    assert lines == ["alerts go to webhook, slack, telegram"]
+    assert lines == ["alerts go to webhook, slack, telegram", slack["text"]]
 
 
 @pytest.mark.parametrize("code", [302, 404, 500])
 def test_a_target_that_refuses_is_said_once_without_its_address(chat: Chat, code: int) -> None:
     chat.code, lines = code, list[str]()
-    with sending_alerts({WEBHOOK: f"{chat.address}/{SECRET}"}, lines.append) as sender:
-        assert sender is not None
-        sender.tell(Status(now_ms=0, alerts=[HALT]))
+    with telling({WEBHOOK: f"{chat.address}/{SECRET}"}, lines.append) as tell:
+        tell(Status(now_ms=0, alerts=[HALT]))
         eventually(lambda: len(chat.heard) == 3)
-        sender.tell(Status(now_ms=10**9, alerts=[HALT]))
+        tell(Status(now_ms=10**9, alerts=[HALT]))
         eventually(lambda: len(chat.heard) == 6)
         time.sleep(0.1)
         chat.code = 200
-        sender.tell(Status(now_ms=2 * 10**9, alerts=[HALT]))
-    assert lines[1] == (
+        tell(Status(now_ms=2 * 10**9, alerts=[HALT]))
+    said = [line for line in lines if "GridmmHalted" not in line]
+    assert said[1] == (
         f"alerts do not reach webhook: it answered {code}. It goes on without; check the address in the environment"
     )
-    assert lines[2:] == ["alerts reach webhook again"]
+    assert said[2:] == ["alerts reach webhook again"]
     assert SECRET not in "".join(lines) and all(path == f"/{SECRET}" for path, _ in chat.heard)
 
 
 def test_nobody_there_is_said_too() -> None:
     lines: list[str] = []
-    with sending_alerts({WEBHOOK: f"http://127.0.0.1:9/{SECRET}"}, lines.append) as sender:
-        assert sender is not None
-        sender._say = lines.append
+    with telling({WEBHOOK: f"http://127.0.0.1:9/{SECRET}"}, lines.append) as tell:
         alert_sender_apart, alert_sender.APART_S = alert_sender.APART_S, 0.01
         try:
-            sender.tell(Status(now_ms=0, alerts=[HALT]))
-            eventually(lambda: len(lines) > 1)
+            tell(Status(now_ms=0, alerts=[HALT]))
+            eventually(lambda: len(lines) > 2)
         finally:
             alert_sender.APART_S = alert_sender_apart
-    assert "connection refused" in lines[1] and SECRET not in lines[1]
+    assert "connection refused" in lines[2] and SECRET not in "".join(lines)
 
 
 def test_a_target_that_hangs_holds_nobody_up(chat: Chat) -> None:
@@ -136,7 +135,7 @@ def test_a_target_that_hangs_holds_nobody_up(chat: Chat) -> None:
     thread.start()
     began_s = time.monotonic()
     for number in range(10 * QUEUE):
-        sender.tell(Status(now_ms=number, alerts=[Alert(name=f"a{number}", runbook="x")]))
+        sender.put(Message("begins", Alert(name=f"a{number}", runbook="x"), number))
     assert time.monotonic() - began_s < 2.0, "a thousand alerts were queued while one was on its way"
     assert sender._waiting.qsize() <= QUEUE
 
@@ -170,3 +169,4 @@ def test_a_running_grid_tells_of_its_risk_mode(
         process.terminate()
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0 and SECRET not in err
+        assert re.search(r"^warning GridmmRiskMode on .*OPERATOR 1 of 1 times.*/risk_mode/$", err, re.M)
