@@ -68,6 +68,7 @@ class Watched:
     status: GridStatus | None = None
     turned_s: float = field(default_factory=time.monotonic)
     asked: bool = False
+    blind: str = ""  # why no look could be taken
 
     def ask(self) -> None:
         """Ask the engine's loop for a look, unless it still owes one."""
@@ -77,13 +78,18 @@ class Watched:
                 self.loop.call_soon_threadsafe(self.take)
 
     def take(self) -> None:
-        """Take a look; within the engine's loop."""
-        status = grid_status(self.desk, self.exchange, self.vitals)
+        """Take a look; within the engine's loop, which whoever only looks must not disturb."""
+        self.turned_s, self.asked = time.monotonic(), False
+        try:
+            status = grid_status(self.desk, self.exchange, self.vitals)
+        except Exception as error:
+            self.blind = f"{type(error).__name__}: {error}"
+            return
         status.outcomes.extend(
             Count(name=name, count=count) for name, count in sorted(self.timed.outcomes.items())
         )
         self.history.add(status)
-        self.status, self.turned_s, self.asked = status, time.monotonic(), False
+        self.status, self.blind = status, ""
 
 # %% ../nbs/reference/83_monitor.ipynb #c011
 HANGS_MS = 15_000
@@ -186,7 +192,12 @@ class Monitor:
         several = len(status.grids) > 1
         for grid in status.grids:
             status.not_ready.extend(f"{grid.grid}: {why}" if several else why for why in not_ready(grid))
-        if not status.grids:
+        status.not_ready.extend(
+            f"{name} cannot be looked at, a defect of gridmm: {watched.blind}"
+            for name, watched in list(self._grids.items())
+            if watched.blind
+        )
+        if not self._grids:
             status.not_ready.append("no grid has begun")
         status.ready = not status.not_ready
         status.alerts.extend(self._alerts.now(status))

@@ -345,3 +345,27 @@ def test_a_signal_still_stops_a_grid_that_is_watched(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert json.loads(out.splitlines()[-1])["open_orders"] == 0
+
+
+def test_a_look_that_fails_disturbs_nobody_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = Monitor()
+
+    def broken(*about: Any) -> None:
+        raise ZeroDivisionError("planted")
+
+    async def trade() -> None:
+        with ExitStack() as stack:
+            config = load(environ={}, options={"feed.duration": ("1 h", "test")})
+            run = assemble(config, tmp_path / "g.sqlite", stack)
+            await play(run, Signals(on_moment=monitor.look), Pace("max", lambda: 0, asyncio.sleep))
+            monitor.take()
+
+    monkeypatch.setattr("gridmm.monitor.grid_status", broken)
+    asyncio.run(trade())
+    said = monitor.status()
+    assert list(said.not_ready) == [
+        f"{GRID} cannot be looked at, a defect of gridmm: ZeroDivisionError: planted"
+    ]
+    assert not said.ready and not said.grids
