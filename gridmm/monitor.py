@@ -165,7 +165,8 @@ class Monitor:
         while not self._ended.wait(LOOK_S):
             for watched in list(self._grids.values()):
                 watched.ask()
-            self.on_status(self.status())
+            with suppress(Exception):  # standard error may be closed; who looks must go on looking
+                self.on_status(self.status())
 
     def end(self) -> None:
         """Look no more."""
