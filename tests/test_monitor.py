@@ -71,6 +71,11 @@ def eventually(check: Callable[[], Any], seconds: float = 60.0) -> Any:
     return found
 
 
+def receipt_of(folder: Path) -> dict[str, Any]:
+    """Return the last line that a grid of this folder printed."""
+    return dict(json.loads((folder / "decisions.json").read_text().splitlines()[-1]))
+
+
 @contextmanager
 def running(
     folder: Path, *options: str, token: str = KEY, more: Mapping[str, str] | None = None
@@ -78,10 +83,13 @@ def running(
     """Run a grid in a process of its own; yield its monitor's address."""
     command = (sys.executable, "-m", "gridmm", "run", "--monitor", "127.0.0.1:0", "--json", *options)
     clean = {name: text for name, text in os.environ.items() if not name.startswith("GRIDMM_")}
-    with subprocess.Popen(
-        command, cwd=folder, env=clean | ({TOKEN: token} if token else {}) | dict(more or {}), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
+    told = clean | ({TOKEN: token} if token else {}) | dict(more or {})
+    with (
+        (folder / "decisions.json").open("w") as out,  # a pipe that nobody reads would hold the grid up
+        subprocess.Popen(
+            command, cwd=folder, env=told, text=True, stdout=out, stderr=subprocess.PIPE
+        ) as process,
+    ):
         assert process.stderr is not None
         lines: list[str] = []
         try:
@@ -264,8 +272,8 @@ def test_a_stop_from_the_page_ends_the_grid(tmp_path: Path) -> None:
             "confirm": f"stop cancel {GRID}",
         }
         assert ask(address, "/commands", body, Authorization=f"Bearer {KEY}").code == 200
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0 and json.loads(out.splitlines()[-1])["open_orders"] == 0
+        process.communicate(timeout=60)
+        assert process.returncode == 0 and receipt_of(tmp_path)["open_orders"] == 0
 
 
 def test_a_process_that_hangs_is_unhealthy_and_says_so(tmp_path: Path) -> None:
@@ -342,9 +350,9 @@ def test_a_signal_still_stops_a_grid_that_is_watched(tmp_path: Path) -> None:
     with running(tmp_path, "--speed", "300") as (address, process):
         eventually(lambda: ask(address, "/readyz").code == 200)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
-        assert json.loads(out.splitlines()[-1])["open_orders"] == 0
+        assert receipt_of(tmp_path)["open_orders"] == 0
 
 
 def test_a_look_that_fails_disturbs_nobody_and_is_said(
