@@ -241,6 +241,6 @@ def refusals(body: str) -> list[dict[str, Any]]:
     try:
         said = json.loads(body)
         each = [one for one in said["data"] if one["clOrdId"] and one["sCode"] != "0"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return []
     return [{"clientOrderId": one["clOrdId"], "info": one, "status": "rejected"} for one in each]
