@@ -49,7 +49,7 @@ class Drill(Wire):
     """One exchange.
 
     Attributes:
-        silent: Requests that are dropped unanswered: patterns of `METHOD /path?query`.
+        silent: Requests that are dropped unanswered: patterns of `METHOD /path?query`, `WS account` or `WS prices`.
         unheard: What an account's stream leaves out: patterns of its frames.
         guests: Other accounts of this exchange, by their keys.
         beats: Whether the touch is said again and again, as a living market does.
@@ -121,8 +121,11 @@ class Drill(Wire):
 
     async def listen(self, request: web.Request) -> web.StreamResponse:
         """Serve a stream, of prices or of the account that its key belongs to."""
+        parts = [request.query.get("listenKey", ""), *request.path.split("/")]
+        about = "WS account" if any(map(self.keys.knows, parts)) else "WS prices"
+        if any(pattern.search(about) for pattern in self.silent):
+            raise web.HTTPServiceUnavailable
         for guest in self.guests.values():
-            parts = [request.query.get("listenKey", ""), *request.path.split("/")]
             if any(map(guest.keys.knows, parts)):
                 return await Wire.listen(guest, request)
         return await super().listen(request)
@@ -307,7 +310,8 @@ class House:
         keys = {"key": old.door.key, "secret": old.door._secret.decode()}
         drill = self.drills[world] = Drill(old.folder, port=old.port, **keys)
         # Numbers go on, as those of a real exchange would.
-        drill.paper.venue.v[Sum.NEXT_KEY] = old.paper.venue.v[Sum.NEXT_KEY]
+        for number in (Sum.NEXT_KEY, Sum.NEXT_TRADE):
+            drill.paper.venue.v[number] = old.paper.venue.v[number]
         await drill.__aenter__()
 
     async def guest(self, world: int, key: str, secret: str, own: bool = False) -> None:

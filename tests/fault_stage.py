@@ -5,15 +5,20 @@ Nothing here asks the engine. What is true is read in the exchange's own books a
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +29,8 @@ from gridmm.model import unseal
 from gridmm.schema import toml_value
 from gridmm.v1.state_pb2 import SlotOrder, State
 from gridmm.vocabulary import Order, Risk, Trigger
+from postgres import Server, postgres_server
+from remote_exchange import Control, RemoteExchange, exchange_process
 
 HERE = Path(__file__).parent
 SYMBOL = "BTC/USDT:USDT"
@@ -69,6 +76,8 @@ class Fault:
         plant: Plants it into a stage.
         harmless: Whether nothing has to be mended: the product did it, or must not touch it.
         by_itself: Why the product mends it before an operator can, where it does.
+        killed: Whether it begins with a session that was killed while it held something, and with copies of its database.
+        place: `wire` or `postgres`: what the engine trades on, and where its state is.
     """
 
     name: str
@@ -79,6 +88,8 @@ class Fault:
     plant: Callable[[Stage], None]
     harmless: bool = False
     by_itself: str = ""
+    killed: bool = False
+    place: str = "wire"
     _seen: Callable[[Stage], None] = lambda stage: None
     _gone: Callable[[Stage], None] = lambda stage: None
     _mend: Callable[[Stage], None] | None = None
@@ -125,6 +136,7 @@ class Stage:
     package: Path = HERE.parent
     before: list[str] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
+    last_start: int = 0
 
     # -- what an operator does
 
@@ -148,6 +160,10 @@ class Stage:
     def start(self, *options: str) -> None:
         """Start the engine in its terminal, and return at once."""
         assert self.process is None or self.process.poll() is not None, "one runs already"
+        try:
+            self.last_start = int(self.state().incarnation)
+        except (sqlite3.Error, GridmmError, ValueError):
+            self.last_start = 0
         with (self.folder / "terminal").open("ab") as out:
             self.process = subprocess.Popen(
                 [*self.run_command, *options], cwd=self.folder, env=self.variables, stdout=out, stderr=out
@@ -200,8 +216,10 @@ class Stage:
 
     def state(self) -> State:
         """Return what was saved last."""
-        ((data,),) = self.row("SELECT state FROM gridmm_grids")
-        return unseal(data)
+        found = self.row(f"SELECT state FROM gridmm_grids WHERE grid = '{SYMBOL}'")
+        if not found or not found[0][0]:
+            raise ValueError("nothing of this grid was saved")
+        return unseal(found[0][0])
 
     def fills(self) -> list[tuple[str, str]]:
         """Return (trade, client id) of all trades in the database."""
@@ -258,11 +276,13 @@ class Stage:
         if len(known) != len(set(known)):
             found.append("a trade is written down twice")
         found += [f"a trade that was never written down: {one}" for one in sorted(told - set(known))]
-        found += [f"a trade that the exchange does not have: {one}" for one in sorted(set(known) - {f["trade_id"] for f in audit["fills"]})]
+        found += [f"a trade that the exchange does not have: {one}" for one in sorted(set(known) - {f["trade_id"] for f in audit["fills"]} - set(self.truth.get("busted", ())))]
         if Decimal(audit["position"]) != self.position():
             found.append(f"the exchange holds {audit['position']}, the state {self.position()}")
         if state.risk.mode != int(Risk.NORMAL) + 1 or self.tripped():
             found.append(f"the grid is not normal: {', '.join(sorted(self.tripped()))}")
+        if self.process is not None and state.incarnation <= self.last_start:
+            found.append("the engine has saved nothing since its start")
         if self.process is not None and self.process.poll() is not None:
             found.append(f"the engine ended with {self.process.returncode}")
         return found
@@ -338,26 +358,176 @@ def _insist(look: Callable[[], None], wait_s: float) -> None:
         time.sleep(0.1)
 
 
-_PROCESS: list[Process] = []
+class CannotPlant(Exception):
+    """This machine does not let us; says why."""
 
 
+_MADE = ExitStack()  # what is made once and ends with this process
+atexit.register(_MADE.close)
+
+
+@cache
 def exchanges() -> Process:
-    """Return the process of exchanges, which is started once and ends with this one."""
-    if not _PROCESS:
-        _PROCESS.append(Process())
-    return _PROCESS[0]
+    """Return the process of exchanges."""
+    process = Process()
+    _MADE.callback(process.close)
+    return process
+
+
+@cache
+def database_server() -> Server:
+    """Return a PostgreSQL."""
+    return _MADE.enter_context(postgres_server())
+
+
+@cache
+def killed_session() -> Path:
+    """Return the folder of a session that was killed: it had bought in one cell, and three orders rest at the exchange.
+
+    Beside its files stand two copies that were made by the book: `older.sqlite` from before the trade, `newest.sqlite`
+    from just before the kill.
+    """
+    folder = Path(_MADE.enter_context(tempfile.TemporaryDirectory(prefix="gridmm-drill-")))
+    with opened(Fault("killed", "", "", "", "", lambda stage: None), folder) as s:
+        s.start()
+        s.quiet()
+        s.by_hand()
+        back_up(s.db, s.folder / "older.sqlite")
+        s.exchange("snapshot", to=str(s.folder / "exchange-older.db"))
+        s.fill_nearest()
+        s.until(lambda: len(s.fills()) == 1 and len(s.open_there()) == 4 and not s.differences())
+        back_up(s.db, s.folder / "newest.sqlite")
+        s.kill()
+    return folder / "killed"
+
+
+def back_up(db: str, to: Path) -> None:
+    """Copy a database while it is written to, as the page says."""
+    with closing(sqlite3.connect(db)) as database:
+        database.execute("VACUUM INTO ?", (str(to),))
+
+
+@contextmanager
+def opened(fault: Fault, folder: Path) -> Iterator[Stage]:
+    """Yield an empty stage: a configuration, an exchange, no engine."""
+    place = folder / fault.name
+    if fault.killed:
+        shutil.copytree(killed_session(), place, ignore=shutil.ignore_patterns("ca*"))
+    else:
+        place.mkdir(parents=True)
+    if fault.place == "postgres":
+        stage: Stage = ServedStage.made(fault, place)
+    else:
+        exchange = exchanges().open(place / "exchange")
+        stage = Stage(fault, place, str(place / "grid.sqlite"), place / "grid.toml", exchange)
+    stage.environ = {"GRIDMM_DRILL_API_KEY": KEY, "GRIDMM_DRILL_API_SECRET": SECRET}
+    if fault.killed:
+        stage.truth["hand"] = True
+    else:
+        stage.configure()
+    try:
+        yield stage
+    finally:
+        stage.close()
 
 
 @contextmanager
 def staged(fault: Fault, folder: Path) -> Iterator[Stage]:
-    """Yield an empty stage: a configuration, an exchange, no engine."""
-    place = folder / fault.name
-    place.mkdir(parents=True)
-    stage = Stage(fault, place, str(place / "grid.sqlite"), place / "grid.toml", exchanges().open(place / "exchange"))
-    stage.environ = {"GRIDMM_DRILL_API_KEY": KEY, "GRIDMM_DRILL_API_SECRET": SECRET}
-    stage.configure()
-    try:
+    """Yield a stage on which a fault stands."""
+    with opened(fault, folder) as stage:
         fault.plant(stage)
         yield stage
-    finally:
-        stage.close()
+
+
+# -- an engine on PostgreSQL
+
+
+class Promised:
+    """The exchange of `exchange_server`, looked at as the others are."""
+
+    ca = Path()
+
+    def __init__(self, address: str, control: Control) -> None:
+        self.endpoint, self.control = address, control
+
+    def __call__(self, what: str, **about: Any) -> Any:
+        """Move the market on; nothing else is asked of it here."""
+        assert what == "advance", what
+        self.control.advance(**about)
+
+    def audit(self) -> dict[str, Any]:
+        """Return what the exchange has in its books."""
+
+        async def look() -> tuple[list[Any], list[Any]]:
+            client = RemoteExchange(self.endpoint)
+            try:
+                return await client.open_orders(), await client.fills(0)
+            finally:
+                await client.close()
+
+        orders, fills = asyncio.run(look())
+        audit = self.control.audit()
+        return {
+            "violations": [one.message for one in audit.violations],
+            "open": [{"client_id": one.client_id} for one in orders],
+            "fills": [{"client_id": f.client_id, "trade_id": f.trade_id, "time_ms": f.time_ms} for f in fills],
+            "position": audit.position,
+            "orders": audit.orders,
+        }
+
+    def close(self) -> None:
+        """It ends with its process."""
+
+
+class ServedStage(Stage):
+    """A stage whose state is in PostgreSQL, and whose engine is that of the kill tests."""
+
+    @classmethod
+    def made(cls, fault: Fault, folder: Path) -> ServedStage:
+        """Make it, with a market that stands still until it is told to move."""
+        stack = ExitStack()
+        config = HERE / "configs" / "demo_fast.toml"
+        about = ("--demo", "1", "--today", "--config", config)
+        address, control = stack.enter_context(exchange_process(*about))
+        control.advance(20)
+        server = database_server()
+        server.start()
+        url = server.new_database()
+        stage = cls(fault, folder, url, config, Promised(address, control))  # type: ignore[arg-type]
+        stage.undo = [lambda: server.drop_database(url), stack.close, server.start]
+        return stage
+
+    @property
+    def run_command(self) -> list[str]:
+        """The line that starts the engine."""
+        command = [sys.executable, str(HERE / "durable_child.py"), "--db", self.db, "--exchange", self.address]
+        return [*command, "--config", str(self.config), "--send-ms", "400"]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of whatever is run."""
+        return super().variables | {"PYTHONPATH": os.pathsep.join((str(HERE), str(self.package)))}
+
+    def configure(self, **options: object) -> None:
+        """The configuration is the one of the kill tests."""
+
+    def row(self, query: str, *about: object) -> list[tuple]:
+        """Return rows of the database, opened for reading only."""
+        import psycopg
+
+        address = self.db.replace("+psycopg", "")
+        with psycopg.connect(address, connect_timeout=2, options="-c default_transaction_read_only=on") as db:
+            try:
+                return db.execute(query.encode()).fetchall()
+            except psycopg.Error as error:
+                raise ValueError(str(error)) from error
+
+    def state(self) -> State:
+        """Return what was saved last."""
+        import psycopg
+
+        try:
+            ((data,),) = self.row("SELECT state FROM gridmm_grids")
+        except psycopg.Error as error:
+            raise ValueError(str(error).splitlines()[0]) from error
+        return unseal(bytes(data))
