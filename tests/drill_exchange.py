@@ -284,9 +284,11 @@ class House:
                 await self.drills.pop(world).__aexit__()
                 said = None
             elif what == "forget":
-                said = await self.forget(world, **asked)
+                said = None
+                await self.forget(world, **asked)
             elif what == "guest":
-                said = await self.guest(world, **asked)
+                said = None
+                await self.guest(world, **asked)
             else:
                 said = await self.drills[world].do(what, **asked)
         except (ValueError, TypeError, KeyError, AttributeError, WireError) as error:
@@ -366,7 +368,9 @@ class Exchange:
 
 def _ask(control: str, about: dict[str, Any]) -> Any:
     """Ask the control; a refusal is a ValueError with its words."""
-    request = urllib.request.Request(control, json.dumps(about).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        control, json.dumps(about).encode(), {"Content-Type": "application/json"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())

@@ -78,6 +78,7 @@ class Fault:
         by_itself: Why the product mends it before an operator can, where it does.
         killed: Whether it begins with a session that was killed while it held something, and with copies of its database.
         place: `wire` or `postgres`: what the engine trades on, and where its state is.
+        why_not: Why nobody can mend it with what the product has, where that is so.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Fault:
     by_itself: str = ""
     killed: bool = False
     place: str = "wire"
+    why_not: str = ""
     _seen: Callable[[Stage], None] = lambda stage: None
     _gone: Callable[[Stage], None] = lambda stage: None
     _mend: Callable[[Stage], None] | None = None
@@ -103,6 +105,15 @@ class Fault:
         """Take the function that asserts from outside that it is gone; `Stage.mended` asserts the rest."""
         self._gone = look
         return look
+
+    def seen_in(self, stage: Stage) -> None:
+        """Assert that it is there."""
+        self._seen(stage)
+
+    @property
+    def can_be_mended(self) -> bool:
+        """Whether a person can mend it with what the product and the exchange's page have."""
+        return self._mend is not None
 
     def mend(self, act: Callable[[Stage], None]) -> Callable[[Stage], None]:
         """Take the function that mends it as a person would, by the product's commands and the exchange's page."""
@@ -155,7 +166,18 @@ class Stage:
     def run_command(self) -> list[str]:
         """The line that starts the engine."""
         options = ["--exchange", "binance", "--endpoint", self.address, "--ca", str(self.exchange.ca)]
-        return [*self.before, sys.executable, "-m", "gridmm", "run", *options, "--config", str(self.config), "--db", self.db]
+        return [
+            *self.before,
+            sys.executable,
+            "-m",
+            "gridmm",
+            "run",
+            *options,
+            "--config",
+            str(self.config),
+            "--db",
+            self.db,
+        ]
 
     def start(self, *options: str) -> None:
         """Start the engine in its terminal, and return at once."""
@@ -189,11 +211,11 @@ class Stage:
         assert self.process is not None
         self.process.terminate()
 
-    def gridmm(self, *words: str) -> Done:
+    def gridmm(self, *words: str, seconds: float = 90.0) -> Done:
         """Run a command, as somebody in another terminal would."""
         done = subprocess.run(
             [sys.executable, "-m", "gridmm", *words], cwd=self.folder, env=self.variables, capture_output=True,
-            text=True, timeout=90, check=False,
+            text=True, timeout=seconds, check=False,
         )  # fmt: skip
         return Done(done.returncode, done.stdout + done.stderr)
 
@@ -239,7 +261,9 @@ class Stage:
 
     def open_there(self) -> set[str]:
         """Return the client ids of our open orders at the exchange."""
-        return {one["client_id"] for one in self.exchange.audit()["open"] if is_ours(one["client_id"], INSTANCE)}
+        return {
+            one["client_id"] for one in self.exchange.audit()["open"] if is_ours(one["client_id"], INSTANCE)
+        }
 
     def position(self) -> Decimal:
         """Return what the state says that the grid holds, base."""
@@ -271,12 +295,21 @@ class Stage:
         if self.truth.get("hand", False) and HAND not in there:
             found.append("the order of somebody else was touched")
         since_ms = self.truth.get("fresh_ms", 0)
-        told = {one["trade_id"] for one in audit["fills"] if is_ours(one["client_id"], INSTANCE) and one["time_ms"] >= since_ms}
+        told = {
+            one["trade_id"]
+            for one in audit["fills"]
+            if is_ours(one["client_id"], INSTANCE) and one["time_ms"] >= since_ms
+        }
         known = [trade for trade, _ in fills]
         if len(known) != len(set(known)):
             found.append("a trade is written down twice")
         found += [f"a trade that was never written down: {one}" for one in sorted(told - set(known))]
-        found += [f"a trade that the exchange does not have: {one}" for one in sorted(set(known) - {f["trade_id"] for f in audit["fills"]} - set(self.truth.get("busted", ())))]
+        found += [
+            f"a trade that the exchange does not have: {one}"
+            for one in sorted(
+                set(known) - {f["trade_id"] for f in audit["fills"]} - set(self.truth.get("busted", ()))
+            )
+        ]
         if Decimal(audit["position"]) != self.position():
             found.append(f"the exchange holds {audit['position']}, the state {self.position()}")
         if state.risk.mode != int(Risk.NORMAL) + 1 or self.tripped():
@@ -319,7 +352,10 @@ class Stage:
     def quiet(self) -> None:
         """Wait until the engine has looked at the exchange a first time after its start, and saved all that it knows."""
         self.until(lambda: len(self.open_there()) >= 3, what="the ladder")
-        self.until(lambda: self.exchange.audit()["asked"].get("GET /fapi/v1/openOrders", 0) >= 3, what="a second look")
+        self.until(
+            lambda: self.exchange.audit()["asked"].get("GET /fapi/v1/openOrders", 0) >= 3,
+            what="a second look",
+        )
         self.until(lambda: not self.differences(), what="agreement")
 
     def by_hand(self) -> None:
@@ -470,7 +506,9 @@ class Promised:
         return {
             "violations": [one.message for one in audit.violations],
             "open": [{"client_id": one.client_id} for one in orders],
-            "fills": [{"client_id": f.client_id, "trade_id": f.trade_id, "time_ms": f.time_ms} for f in fills],
+            "fills": [
+                {"client_id": f.client_id, "trade_id": f.trade_id, "time_ms": f.time_ms} for f in fills
+            ],
             "position": audit.position,
             "orders": audit.orders,
         }
@@ -500,7 +538,14 @@ class ServedStage(Stage):
     @property
     def run_command(self) -> list[str]:
         """The line that starts the engine."""
-        command = [sys.executable, str(HERE / "durable_child.py"), "--db", self.db, "--exchange", self.address]
+        command = [
+            sys.executable,
+            str(HERE / "durable_child.py"),
+            "--db",
+            self.db,
+            "--exchange",
+            self.address,
+        ]
         return [*command, "--config", str(self.config), "--send-ms", "400"]
 
     @property

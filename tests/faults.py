@@ -19,7 +19,17 @@ from decimal import Decimal
 from pathlib import Path
 
 import gridmm
-from fault_stage import HAND, HERE, INSTANCE, NEAREST, CannotPlant, Fault, Stage, back_up, database_server, staged
+from fault_stage import (
+    HAND,
+    HERE,
+    INSTANCE,
+    NEAREST,
+    CannotPlant,
+    Fault,
+    Stage,
+    database_server,
+    staged,
+)
 from gridmm.client_id import ClientId, encode, instance_of
 from gridmm.errors import UnknownVersion
 from gridmm.model import seal
@@ -32,7 +42,9 @@ SELL = 2  # as a State says it
 OTHER_GRID = instance_of("another grid")
 
 
-def fault(runbook: str, symptom: str, truth: str, must_hold: str, **more: object) -> Callable[[Callable[[Stage], None]], Fault]:
+def fault(
+    runbook: str, symptom: str, truth: str, must_hold: str, **more: object
+) -> Callable[[Callable[[Stage], None]], Fault]:
     """Make a fault of the function that plants it."""
 
     def made(plant: Callable[[Stage], None]) -> Fault:
@@ -73,6 +85,13 @@ def well_again(s: Stage) -> None:
     s.exchange("cut")
 
 
+@fault("", "nothing", "all is well", "nothing changes", killed=True, harmless=True)
+def healthy_again(s: Stage) -> None:
+    """A grid that was killed and started again, and is well."""
+    s.start()
+    s.until(lambda: not s.differences())
+
+
 # -- stuck and orphan slots
 
 
@@ -84,7 +103,9 @@ def deaf_to_the_end(s: Stage) -> None:
 def known(s: Stage, status: int, there: bool) -> set[str]:
     """Return the orders of the state with this status that are, or are not, open at the exchange."""
     open_there = s.open_there()
-    return {name for name, one in s.orders().items() if one.status == status and (name in open_there) is there}
+    return {
+        name for name, one in s.orders().items() if one.status == status and (name in open_there) is there
+    }
 
 
 @fault(
@@ -149,7 +170,9 @@ def _(s: Stage) -> None:
 @stuck_never_arrived.gone
 def _(s: Stage) -> None:
     assert not s.truth["client_ids"] & s.orders().keys()
-    assert any(one.side == SELL and one.status == Order.WORKING for one in s.orders().values()), "the cell has no close"
+    assert any(one.side == SELL and int(one.status) == Order.WORKING for one in s.orders().values()), (
+        "the cell has no close"
+    )
 
 
 @stuck_never_arrived.mend
@@ -342,9 +365,9 @@ def reset(s: Stage, name: str) -> None:
     assert said.code == 0, said
 
 
-def risk(symptom_truth: str, must_hold: str) -> Callable[[Callable[[Stage], None]], Fault]:
+def risk(truth: str, must_hold: str, **more: object) -> Callable[[Callable[[Stage], None]], Fault]:
     """Make a fault of the runbook about risk; all of them look alike at first."""
-    return fault("risk_mode", "`gridmm status` says that the grid is not NORMAL", symptom_truth, must_hold)
+    return fault("risk_mode", "`gridmm status` says that the grid is not NORMAL", truth, must_hold, **more)
 
 
 @risk("a person paused the grid", "the pause is over because a person said so, with a reason")
@@ -355,7 +378,10 @@ def risk_operator(s: Stage) -> None:
     s.truth["trigger"] = "OPERATOR"
 
 
-@risk("the position lost more than the limit since its peak", "the operator has seen the loss; the peak starts anew")
+@risk(
+    "the position lost more than the limit since its peak",
+    "the operator has seen the loss; the peak starts anew",
+)
 def risk_drawdown(s: Stage) -> None:
     """`gridmm status` says HALTED. The price fell through the ladder. What is held stays at risk until a person decides."""
     running(s, risk__drawdown__limit="2", risk__drawdown__hold="0 s")
@@ -365,7 +391,11 @@ def risk_drawdown(s: Stage) -> None:
     s.truth["trigger"] = "DRAWDOWN"
 
 
-@risk("a candle had a hundred times the usual volume and fell", "the candle is over and its alarm reset")
+@risk(
+    "a candle had a hundred times the usual volume and fell",
+    "the candle is over and its alarm reset",
+    why_not="the alarm stands as long as its candle is the last one, and for ten minutes more: it is waited for",
+)
 def risk_volume_spike(s: Stage) -> None:
     """`gridmm status` says REDUCE_ONLY. The market is in a rush downwards. It re-arms by itself once it is calm."""
     running(s)
@@ -470,10 +500,15 @@ def exchange_without_prices(s: Stage) -> None:
 def _(s: Stage) -> None:
     blind(s, "STALE_PRICE")
     audit = s.exchange.audit()
-    assert audit["up"] and "account" in audit["streams"] and not audit["struck"].get("banned"), "more than prices is gone"
+    assert audit["up"] and "account" in audit["streams"] and not audit["struck"].get("banned"), (
+        "more than prices is gone"
+    )
 
 
-@outage("the stream of our orders is gone and cannot be opened; prices work", "the stream is open, what was missed is known")
+@outage(
+    "the stream of our orders is gone and cannot be opened; prices work",
+    "the stream is open, what was missed is known",
+)
 def exchange_without_orders(s: Stage) -> None:
     """Prices come, and nothing is heard of our orders: fills may be missing. The grid opens nothing until it has asked."""
     waiting(s)
@@ -488,7 +523,9 @@ def _(s: Stage) -> None:
     assert audit["up"] and "prices" in audit["streams"] and "account" not in audit["streams"]
 
 
-@outage("the exchange has banned this address for asking too much", "the ban is over, and nothing hammers at it")
+@outage(
+    "the exchange has banned this address for asking too much", "the ban is over, and nothing hammers at it"
+)
 def exchange_bans(s: Stage) -> None:
     """Every answer is 418. To try harder makes it longer. Wait until the ban is over."""
     waiting(s)
@@ -528,7 +565,11 @@ def candle(s: Stage) -> None:
     s.exchange("candle", close="60000", volume="1")
 
 
-@mismatch("MISMATCH halts the grid", "somebody bought by hand on the account", "the stranger's position is gone, the alarm is reset")
+@mismatch(
+    "MISMATCH halts the grid",
+    "somebody bought by hand on the account",
+    "the stranger's position is gone, the alarm is reset",
+)
 def mismatch_hand_trade(s: Stage) -> None:
     """`gridmm status` says HALTED and MISMATCH. No fill of ours explains the position. Somebody traded on our account."""
     running(s)
@@ -540,7 +581,9 @@ def mismatch_hand_trade(s: Stage) -> None:
 @mismatch_hand_trade.seen
 def _(s: Stage) -> None:
     audit = s.exchange.audit()
-    strange = sum(f["side"] * Decimal(f["quantity"]) for f in audit["fills"] if not f["client_id"].startswith("GM"))
+    strange = sum(
+        f["side"] * Decimal(f["quantity"]) for f in audit["fills"] if not f["client_id"].startswith("GM")
+    )
     assert strange, "every trade is ours"
     assert strange == s.truth["base"] == Decimal(audit["position"]) - s.position()
     blind(s, "MISMATCH")
@@ -552,8 +595,11 @@ def _(s: Stage) -> None:
     reset(s, "mismatch")
 
 
-@mismatch("the exchange shows fewer orders than `gridmm orders`", "somebody cancelled one of our orders by hand, unheard",
-          "the cell's order stands again, under a new name")
+@mismatch(
+    "the exchange shows fewer orders than `gridmm orders`",
+    "somebody cancelled one of our orders by hand, unheard",
+    "the cell's order stands again, under a new name",
+)
 def mismatch_hand_cancel(s: Stage) -> None:
     """`gridmm orders` shows an order that the exchange's page does not. Somebody took it away. It is wanted."""
     running(s, execution__query_after="1 h")
@@ -583,8 +629,11 @@ def _(s: Stage) -> None:
     assert said.code == 0, said
 
 
-@mismatch("the exchange shows a position that the grid does not", "a fill of ours was not said, and cannot be asked for now",
-          "the fill is written down once")
+@mismatch(
+    "the exchange shows a position that the grid does not",
+    "a fill of ours was not said, and cannot be asked for now",
+    "the fill is written down once",
+)
 def mismatch_unheard_fill(s: Stage) -> None:
     """The exchange shows 0.005, `gridmm status` 0. It is ours, and will be known once trades can be asked for: never reset."""
     running(s)
@@ -613,7 +662,11 @@ def _(s: Stage) -> None:
     well_again(s)
 
 
-@mismatch("MISMATCH halts the grid", "the exchange took a trade of ours back", "both hold the same, alarms are reset by a person")
+@mismatch(
+    "MISMATCH halts the grid",
+    "the exchange took a trade of ours back",
+    "both hold the same, alarms are reset by a person",
+)
 def mismatch_busted(s: Stage) -> None:
     """`gridmm status` says HALTED and MISMATCH. A trade that we have written down is not in the exchange's books any more."""
     running(s, grid__max_position=FULL)
@@ -635,17 +688,25 @@ def _(s: Stage) -> None:
     blind(s, "MISMATCH")
 
 
+def clear_vanished(s: Stage) -> int:
+    """Clear every slot whose order the exchange does not have; return how many there were."""
+    gone = {name for name in s.orders() if name not in s.open_there()}
+    slots = [one for one in s.state().slots if {one.open.client_id, one.close.client_id} & gone]
+    for slot in slots:
+        s.ask(
+            "clear", f"{slot.epoch}/{slot.cell}"
+        )  # it may have become free meanwhile: then that is what it says
+    return len(slots)
+
+
 def accept_bust(s: Stage) -> None:
     """Agree with an exchange that took a trade back: buy what it no longer holds, end what it no longer has."""
-    audit, orders = s.exchange.audit(), s.orders()
-    s.truth["busted"] = [trade for trade, _ in s.fills() if trade not in {f["trade_id"] for f in audit["fills"]}]
-    for name in s.open_there() - orders.keys():  # it came back to life with the trade's undoing; no slot knows it
+    there = {one["trade_id"] for one in s.exchange.audit()["fills"]}
+    s.truth["busted"] = [trade for trade, _ in s.fills() if trade not in there]
+    for name in s.open_there() - s.orders().keys():  # the trade's undoing brought it back; no slot knows it
         s.exchange("cancel", client_id=name)
     s.exchange("place", side=1, price="0", quantity="0.005", client_id="by-hand-4", market=True)
-    for slot in s.state().slots:
-        if {slot.open.client_id, slot.close.client_id} & (orders.keys() - s.open_there()):
-            said = s.ask("clear", f"{slot.epoch}/{slot.cell}")
-            assert said.code == 0, said
+    s.until(lambda: not clear_vanished(s))
     reset(s, "all")
 
 
@@ -662,7 +723,9 @@ def _(s: Stage) -> None:
 
 def database(truth: str, must_hold: str, **more: object) -> Callable[[Callable[[Stage], None]], Fault]:
     """Make a fault of the runbook about a database that does not answer."""
-    return fault("database_down", "`does not answer … Nothing is sent until it is back`", truth, must_hold, **more)
+    return fault(
+        "database_down", "`does not answer … Nothing is sent until it is back`", truth, must_hold, **more
+    )
 
 
 def says(s: Stage, words: str) -> bool:
@@ -670,12 +733,16 @@ def says(s: Stage, words: str) -> bool:
     return words in s.terminal()
 
 
-@database("another program holds a lock on the file", "the lock is gone, the grid goes on from what it had saved")
+@database(
+    "another program holds a lock on the file", "the lock is gone, the grid goes on from what it had saved"
+)
 def database_locked(s: Stage) -> None:
     """The terminal says that the database is locked. Another program writes, or was left open in the middle of it."""
     running(s)
     hold = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1],timeout=20); c.execute('BEGIN EXCLUSIVE'); print('held',flush=True); sys.stdin.read()"
-    holder = subprocess.Popen([sys.executable, "-c", hold, s.db], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, s.db], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert holder.stdout is not None and holder.stdout.readline()
     s.undo.append(lambda: (holder.kill(), holder.wait()))  # type: ignore[arg-type,func-returns-value]
     s.truth["pid"] = holder.pid
@@ -710,10 +777,12 @@ def database_full(s: Stage) -> None:
     """The terminal says that the disk is full. Logs or copies ate it. Nothing is sent; make room, delete nothing of ours."""
     disk = s.folder / "disk"
     disk.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
     if done.returncode:
         raise CannotPlant(f"a small disk cannot be mounted here: {done.stderr.decode().strip()}")
-    s.undo.append(lambda: subprocess.run(["umount", "-l", str(disk)], check=False))  # type: ignore[arg-type,return-value]
+    s.undo.append(lambda: subprocess.run(["umount", "-l", str(disk)], check=False))  # type: ignore[arg-type]
     s.db, s.truth["disk"] = str(disk / "grid.sqlite"), disk
     running(s)
     with (disk / "old-logs").open("wb", buffering=0) as filler:
@@ -723,7 +792,11 @@ def database_full(s: Stage) -> None:
         except OSError:
             pass
     s.fill_nearest()
-    s.until(lambda: says(s, "Nothing is sent until it is back") or s.process is None or s.process.poll() is not None)
+    s.until(
+        lambda: (
+            says(s, "Nothing is sent until it is back") or s.process is None or s.process.poll() is not None
+        )
+    )
 
 
 @database_full.seen
@@ -740,9 +813,10 @@ def _(s: Stage) -> None:
 @database_full.mend
 def _(s: Stage) -> None:
     (s.truth["disk"] / "old-logs").unlink()
-    assert s.process is not None
-    s.until(lambda: says(s, "the database is back") or s.process.poll() is not None)
-    if s.process.poll() is not None:  # it took itself for displaced: its own new number was never written
+    process = s.process
+    assert process is not None
+    s.until(lambda: says(s, "the database is back") or process.poll() is not None)
+    if process.poll() is not None:  # it took itself for displaced: its own new number was never written
         s.ended()
         s.start()
 
@@ -765,7 +839,9 @@ def database_rights(s: Stage) -> None:
 @database_rights.seen
 def _(s: Stage) -> None:
     assert not Path(s.db).stat().st_mode & 0o200, "its owner may write it"
-    assert "read-only" in s.terminal() or "readonly" in s.terminal() or "ermission" in s.terminal(), s.terminal()[-500:]
+    assert "read-only" in s.terminal() or "readonly" in s.terminal() or "ermission" in s.terminal(), (
+        s.terminal()[-500:]
+    )
 
 
 @database_rights.gone
@@ -808,7 +884,9 @@ def cut_off(s: Stage) -> None:
     sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
 
-@database("PostgreSQL is not running", "it runs, and the grid goes on from what it had saved", place="postgres")
+@database(
+    "PostgreSQL is not running", "it runs, and the grid goes on from what it had saved", place="postgres"
+)
 def database_stopped(s: Stage) -> None:
     """The terminal says that the connection was refused. The server is down; orders rest at the exchange and may fill."""
     served(s)
@@ -816,7 +894,9 @@ def database_stopped(s: Stage) -> None:
     moves_on(s)
 
 
-@database("PostgreSQL runs, and takes no connections to this database", "it takes them again", place="postgres")
+@database(
+    "PostgreSQL runs, and takes no connections to this database", "it takes them again", place="postgres"
+)
 def database_refuses(s: Stage) -> None:
     """The terminal says that the database does not accept connections. The server is up: somebody closed this one door."""
     served(s)
@@ -825,7 +905,11 @@ def database_refuses(s: Stage) -> None:
     moves_on(s)
 
 
-@database("PostgreSQL answers, and writes nothing: it is a replica, or was made read-only", "it writes again", place="postgres")
+@database(
+    "PostgreSQL answers, and writes nothing: it is a replica, or was made read-only",
+    "it writes again",
+    place="postgres",
+)
 def database_read_only(s: Stage) -> None:
     """The terminal says that nothing can be written in a read-only transaction. `gridmm status` works. Find the primary."""
     served(s)
@@ -924,7 +1008,11 @@ def damaged(s: Stage) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-@restore("a start is refused: the stored state was changed or damaged", "one byte of the State has flipped", "the newest copy is in its place")
+@restore(
+    "a start is refused: the stored state was changed or damaged",
+    "one byte of the State has flipped",
+    "the newest copy is in its place",
+)
 def restore_flipped_byte(s: Stage) -> None:
     """A start says `was changed or damaged`, exit code 3. The file is whole, the State in it is not. Put a copy back."""
     with closing(sqlite3.connect(s.db)) as db, db:
@@ -940,7 +1028,11 @@ def _(s: Stage) -> None:
     assert damaged(s).startswith("BadChecksum"), damaged(s) or "it is whole"
 
 
-@restore("a start is refused: the database is damaged", "the file ends in the middle", "the newest copy is in its place")
+@restore(
+    "a start is refused: the database is damaged",
+    "the file ends in the middle",
+    "the newest copy is in its place",
+)
 def restore_truncated(s: Stage) -> None:
     """A start says `is damaged`, exit code 3. The file was copied while it was written to, or the disk failed."""
     with closing(sqlite3.connect(s.db)) as db:
@@ -951,11 +1043,17 @@ def restore_truncated(s: Stage) -> None:
 
 @restore_truncated.seen
 def _(s: Stage) -> None:
-    assert any(word in damaged(s) for word in ("malformed", "disk I/O", "not a database", "out of order", "never used")), damaged(s)
+    assert any(
+        word in damaged(s)
+        for word in ("malformed", "disk I/O", "not a database", "out of order", "never used")
+    ), damaged(s)
 
 
-@restore("a start goes on from an older version, and the grid halts", "the -wal beside the file was lost: what was saved last is gone",
-         "what the exchange knows is known, or a new ledger has begun with nothing held")
+@restore(
+    "a start goes on from an older version, and the grid halts",
+    "the -wal beside the file was lost: what was saved last is gone",
+    "what the exchange knows is known, or a new ledger has begun with nothing held",
+)
 def restore_lost_wal(s: Stage) -> None:
     """A start says an older version than before. The file was moved without its -wal. What is newer is at the exchange only."""
     put_back(s, "older.sqlite")  # what the file itself held: everything newer was in the -wal
@@ -964,8 +1062,11 @@ def restore_lost_wal(s: Stage) -> None:
     s.truth["hand"] = False
 
 
-@restore("a start goes on from an older version, and the grid halts", "a copy from before the trade was put back",
-         "what the exchange knows is known, or a new ledger has begun with nothing held")
+@restore(
+    "a start goes on from an older version, and the grid halts",
+    "a copy from before the trade was put back",
+    "what the exchange knows is known, or a new ledger has begun with nothing held",
+)
 def restore_old_copy(s: Stage) -> None:
     """A start says an older version. The grid finds orders and trades that it never saved, withdraws, and halts."""
     put_back(s, "older.sqlite")
@@ -979,10 +1080,16 @@ def restore_old_copy(s: Stage) -> None:
 def _(s: Stage) -> None:
     unknown = s.open_there() - s.orders().keys()
     told = {f["trade_id"] for f in s.exchange.audit()["fills"]} - {trade for trade, _ in s.fills()}
-    assert unknown or told or {"STRAY_ORDER", "RESIDUAL", "MISMATCH"} & s.tripped(), "it knows all that the exchange knows"
+    assert unknown or told or {"STRAY_ORDER", "RESIDUAL", "MISMATCH"} & s.tripped(), (
+        "it knows all that the exchange knows"
+    )
 
 
-@restore("a start is refused: another market", "the copy of another grid was put back", "the newest copy of this grid is in its place")
+@restore(
+    "a start is refused: another market",
+    "the copy of another grid was put back",
+    "the newest copy of this grid is in its place",
+)
 def restore_another_grid(s: Stage) -> None:
     """A start says which market the file trades, exit code 3. It is a good file, of another grid. Nothing was changed."""
     with closing(sqlite3.connect(s.db)) as db, db:
@@ -1011,13 +1118,18 @@ for one in (restore_flipped_byte, restore_truncated, restore_another_grid):
 # -- bad fills after a crash
 
 
-def crash(symptom: str, truth: str, must_hold: str, **more: object) -> Callable[[Callable[[Stage], None]], Fault]:
+def crash(
+    symptom: str, truth: str, must_hold: str, **more: object
+) -> Callable[[Callable[[Stage], None]], Fault]:
     """Make a fault of the runbook about trades that a crash made doubtful."""
     return fault("bad_fills", symptom, truth, must_hold, **({"killed": True} | more))
 
 
-@crash("the exchange holds more than `gridmm status` says", "orders filled while nothing ran",
-       "each trade is written down once, each cell that bought has a closing order")
+@crash(
+    "the exchange holds more than `gridmm status` says",
+    "orders filled while nothing ran",
+    "each trade is written down once, each cell that bought has a closing order",
+)
 def fills_while_down(s: Stage) -> None:
     """The engine is dead, and the exchange's page shows a position that the database does not. A start takes it up by itself."""
     s.exchange("trade", price="59700")
@@ -1030,7 +1142,9 @@ def _(s: Stage) -> None:
     missed = [f for f in s.exchange.audit()["fills"] if f["trade_id"] not in known_trades]
     assert missed, "every trade is written down"
     assert s.process is None and sum(Decimal(f["quantity"]) for f in missed) == s.truth["base"]
-    assert {f["client_id"] for f in missed} <= s.orders().keys(), "a trade of an order that the state does not know"
+    assert {f["client_id"] for f in missed} <= s.orders().keys(), (
+        "a trade of an order that the state does not know"
+    )
 
 
 @fills_while_down.gone
@@ -1044,8 +1158,14 @@ def _(s: Stage) -> None:
     s.start()
 
 
-@crash("the stream says a fill twice", "the exchange doubled its report", "the trade is written down once",
-       killed=False, harmless=True, by_itself="a trade is counted once, by its number")
+@crash(
+    "the stream says a fill twice",
+    "the exchange doubled its report",
+    "the trade is written down once",
+    killed=False,
+    harmless=True,
+    by_itself="a trade is counted once, by its number",
+)
 def fills_doubled(s: Stage) -> None:
     """The exchange's own log shows a report twice. The grid counts trades by their number: nothing has to be done."""
     running(s)
@@ -1064,8 +1184,11 @@ def _(s: Stage) -> None:
     assert len(s.fills()) == 1 and s.position() == Decimal("0.005")
 
 
-@crash("after a start the grid halts, and a trade belongs to no cell", "an older copy was put back, and an order that it does not know has filled",
-       "nothing is held that no cell explains: sold, and a new ledger begun")
+@crash(
+    "after a start the grid halts, and a trade belongs to no cell",
+    "an older copy was put back, and an order that it does not know has filled",
+    "nothing is held that no cell explains: sold, and a new ledger begun",
+)
 def fills_of_unknown(s: Stage) -> None:
     """`gridmm status` says STRAY_ORDER. A trade came from an order that the database never saw: which cell earned it is lost."""
     s.exchange("trade", price="60010")
@@ -1084,8 +1207,11 @@ def _(s: Stage) -> None:
     assert named, "no order that the copy never saw has filled"
 
 
-@crash("after a start the grid halts: MISMATCH", "the exchange took a trade back while nothing ran",
-       "both hold the same, alarms are reset by a person")
+@crash(
+    "after a start the grid halts: MISMATCH",
+    "the exchange took a trade back while nothing ran",
+    "both hold the same, alarms are reset by a person",
+)
 def fills_busted(s: Stage) -> None:
     """The database has a trade that the exchange's books do not: it was busted. Nothing can bring it back; the rest must agree."""
     s.truth["busted"] = [trade for trade, _ in s.fills()]
@@ -1133,7 +1259,9 @@ for one in (restore_old_copy, restore_lost_wal, fills_of_unknown):
 # -- graceful shutdown
 
 
-def stop(symptom: str, truth: str, must_hold: str, **more: object) -> Callable[[Callable[[Stage], None]], Fault]:
+def stop(
+    symptom: str, truth: str, must_hold: str, **more: object
+) -> Callable[[Callable[[Stage], None]], Fault]:
     """Make a fault of the runbook about a stop that does not end well."""
     return fault("graceful_shutdown", symptom, truth, must_hold, **more)
 
@@ -1157,14 +1285,21 @@ def finish(s: Stage) -> None:
     """Start again, which finishes the stop; where it trades instead, stop it."""
     well_again(s)
     s.start()
-    s.until(lambda: s.process is None or s.process.poll() is not None or "goes on from version" in s.terminal(), 30)
+    s.until(
+        lambda: s.process is None or s.process.poll() is not None or "goes on from version" in s.terminal(),
+        30,
+    )
     if not says(s, "in the middle of a stop"):
         s.until(lambda: not s.differences())
         s.terminate()
     s.ended()
 
 
-@stop("the stop ends with exit code 4 or 5", "the exchange answers no cancel", "a stop has ended with 0, nothing of ours is open")
+@stop(
+    "the stop ends with exit code 4 or 5",
+    "the exchange answers no cancel",
+    "a stop has ended with 0, nothing of ours is open",
+)
 def stop_uncancellable(s: Stage) -> None:
     """The receipt says open orders 3. The exchange did not answer cancels. The orders rest there and may fill."""
     running(s)
@@ -1178,7 +1313,11 @@ def _(s: Stage) -> None:
     assert len(left(s)) == 3 and s.truth["code"] in (4, 5), s.truth
 
 
-@stop("the stop ends with exit code 6", "the exchange was gone during the stop", "a stop has ended with 0, nothing of ours is open")
+@stop(
+    "the stop ends with exit code 6",
+    "the exchange was gone during the stop",
+    "a stop has ended with 0, nothing of ours is open",
+)
 def stop_exchange_gone(s: Stage) -> None:
     """The terminal says that the exchange did not answer since the stop. What rests there was not withdrawn."""
     running(s)
@@ -1192,7 +1331,11 @@ def _(s: Stage) -> None:
     assert len(left(s)) == 3 and s.truth["code"] == 6, s.truth
 
 
-@stop("the stop ends with exit code 5", "the fate of an order could not be learnt: it is open", "a stop has ended with 0, nothing of ours is open")
+@stop(
+    "the stop ends with exit code 5",
+    "the fate of an order could not be learnt: it is open",
+    "a stop has ended with 0, nothing of ours is open",
+)
 def stop_unknown_order(s: Stage) -> None:
     """The stop ends with 5. One order was sent and never answered. Whether it is there only the exchange can say."""
     running(s, grid__max_position=FULL)
@@ -1212,8 +1355,11 @@ def _(s: Stage) -> None:
     assert known(s, Order.UNKNOWN, True) == s.truth["client_ids"]
 
 
-@stop("`stopped at once`, exit code 130", "a second signal ended the stop before it had begun to work",
-      "a stop has ended with 0, nothing of ours is open")
+@stop(
+    "`stopped at once`, exit code 130",
+    "a second signal ended the stop before it had begun to work",
+    "a stop has ended with 0, nothing of ours is open",
+)
 def stop_second_signal(s: Stage) -> None:
     """The terminal says that it stopped at once. Somebody pressed Ctrl-C twice. Nothing was withdrawn."""
     running(s)
@@ -1237,7 +1383,9 @@ for one in (stop_uncancellable, stop_exchange_gone, stop_unknown_order, stop_sec
 # -- rotate keys
 
 
-def keys(symptom: str, truth: str, must_hold: str, **more: object) -> Callable[[Callable[[Stage], None]], Fault]:
+def keys(
+    symptom: str, truth: str, must_hold: str, **more: object
+) -> Callable[[Callable[[Stage], None]], Fault]:
     """Make a fault of the runbook about keys."""
     return fault("rotate_keys", symptom, truth, must_hold, **({"killed": True} | more))
 
@@ -1275,14 +1423,20 @@ def refuses_keys(s: Stage) -> str:
     url = f"https://{s.address}/fapi/v3/account?{query}&signature={signature}"
     context = ssl.create_default_context(cafile=str(s.exchange.ca))
     try:
-        urllib.request.urlopen(urllib.request.Request(url, headers={"X-MBX-APIKEY": key}), context=context, timeout=10)
+        urllib.request.urlopen(
+            urllib.request.Request(url, headers={"X-MBX-APIKEY": key}), context=context, timeout=10
+        )
     except urllib.error.HTTPError as error:
         return str(json.loads(error.read())["code"])
     return ""
 
 
-@keys("every request is refused while it runs", "the key was revoked at the exchange before the grid had the new one",
-      "it runs with the new key, all orders are known", killed=False)
+@keys(
+    "every request is refused while it runs",
+    "the key was revoked at the exchange before the grid had the new one",
+    "it runs with the new key, all orders are known",
+    killed=False,
+)
 def keys_revoked(s: Stage) -> None:
     """Nothing is placed any more. The old key was taken away while the grid used it. Its orders rest and nobody tends them."""
     running(s)
@@ -1297,7 +1451,11 @@ def _(s: Stage) -> None:
     assert refuses_keys(s) == "-2015" and s.process is not None, refuses_keys(s) or "the key is good"
 
 
-@keys("a start says that the key is not valid", "the new secret was copied wrong", "it runs with the right secret")
+@keys(
+    "a start says that the key is not valid",
+    "the new secret was copied wrong",
+    "it runs with the right secret",
+)
 def keys_wrong_secret(s: Stage) -> None:
     """A start is refused: the signature is not valid. The key is known, its secret is not the one that was given."""
     s.truth["keys"] = (s.environ[KEYED[0]], s.environ[KEYED[1]])
@@ -1311,7 +1469,11 @@ def _(s: Stage) -> None:
     assert refuses_keys(s) == "-1022", refuses_keys(s) or "the keys are good"
 
 
-@keys("a start says that there are no keys", "the service was started without the new variables", "it runs with its keys")
+@keys(
+    "a start says that there are no keys",
+    "the service was started without the new variables",
+    "it runs with its keys",
+)
 def keys_absent(s: Stage) -> None:
     """A start is refused: the environment has no keys. They were set in another shell, or under another account's name."""
     s.truth["keys"] = (s.environ[KEYED[0]], s.environ[KEYED[1]])
@@ -1325,8 +1487,11 @@ def _(s: Stage) -> None:
     assert KEYED[0] not in s.environ and s.truth["code"] == 3, s.truth
 
 
-@keys("the grid starts and halts: its orders are gone", "the new keys are good, and of another account",
-      "it runs with keys of its own account; the other account holds nothing of ours")
+@keys(
+    "the grid starts and halts: its orders are gone",
+    "the new keys are good, and of another account",
+    "it runs with keys of its own account; the other account holds nothing of ours",
+)
 def keys_other_account(s: Stage) -> None:
     """After the new keys, everything that the grid had is absent. It is all there: on the account that the old keys opened."""
     s.truth["keys"] = (s.environ[KEYED[0]], s.environ[KEYED[1]])
@@ -1338,7 +1503,9 @@ def keys_other_account(s: Stage) -> None:
 
 @keys_other_account.seen
 def _(s: Stage) -> None:
-    assert s.environ[KEYED[0]] != s.exchange.audit()["key"] and not refuses_keys(s), "they are of this account"
+    assert s.environ[KEYED[0]] != s.exchange.audit()["key"] and not refuses_keys(s), (
+        "they are of this account"
+    )
 
 
 @keys_other_account.mend
@@ -1347,7 +1514,11 @@ def _(s: Stage) -> None:
     s.until(lambda: s.ask("risk", "reset").code == 0 and not s.tripped())
 
 
-@keys("a start warns that the key may withdraw", "the new key was made with the right to withdraw", "the key has no such right")
+@keys(
+    "a start warns that the key may withdraw",
+    "the new key was made with the right to withdraw",
+    "the key has no such right",
+)
 def keys_that_withdraw(s: Stage) -> None:
     """A start says `refused: withdrawal`, and goes on, since orders need somebody who tends them. Who reads the key has the money."""
     s.truth["keys"] = (s.environ[KEYED[0]], s.environ[KEYED[1]])
@@ -1372,8 +1543,11 @@ def _(s: Stage) -> None:
     s.exchange("withdrawals", on=False)
 
 
-@keys("a start is refused after the keys were changed, or warns of the clock", "the keys are good; the clock of this machine is off",
-      "the clocks agree, it runs")
+@keys(
+    "a start is refused after the keys were changed, or warns of the clock",
+    "the keys are good; the clock of this machine is off",
+    "the clocks agree, it runs",
+)
 def keys_clock(s: Stage) -> None:
     """Requests are refused: -1021. It looks like the new keys. It is the clock: ten seconds between here and the exchange."""
     s.truth["keys"] = (s.environ[KEYED[0]], s.environ[KEYED[1]])
@@ -1415,13 +1589,18 @@ def _(s: Stage) -> None:
 # -- upgrade
 
 
-def upgrade(symptom: str, truth: str, must_hold: str, **more: object) -> Callable[[Callable[[Stage], None]], Fault]:
+def upgrade(
+    symptom: str, truth: str, must_hold: str, **more: object
+) -> Callable[[Callable[[Stage], None]], Fault]:
     """Make a fault of the runbook about another version."""
     return fault("upgrade", symptom, truth, must_hold, **({"killed": True} | more))
 
 
-@upgrade("a start is refused: schema version 2", "a newer gridmm has saved the state: this package is the older one",
-         "the state is as it was, and a program that can read it runs")
+@upgrade(
+    "a start is refused: schema version 2",
+    "a newer gridmm has saved the state: this package is the older one",
+    "the state is as it was, and a program that can read it runs",
+)
 def upgrade_newer_state(s: Stage) -> None:
     """A start says which version wrote the state, exit code 3. Somebody went back to an older package. Nothing is damaged."""
     state = s.state()
@@ -1447,7 +1626,11 @@ def _(s: Stage) -> None:
     s.start()
 
 
-@upgrade("a start is refused: an unknown parameter", "the configuration is of another version", "it runs under a configuration that it knows")
+@upgrade(
+    "a start is refused: an unknown parameter",
+    "the configuration is of another version",
+    "it runs under a configuration that it knows",
+)
 def upgrade_config(s: Stage) -> None:
     """A start names a parameter, exit code 2. The package was changed and its file was not, or the other way round."""
     s.config.write_text(s.config.read_text() + '\ngrid.grid_spacing_v2 = "tight"\n')
@@ -1479,7 +1662,9 @@ def upgrade_still_runs(s: Stage) -> None:
 
 @upgrade_still_runs.seen
 def _(s: Stage) -> None:
-    assert "second" in s.truth and s.process is not None and s.process.pid == s.truth["pid"], "only one was started"
+    assert "second" in s.truth and s.process is not None and s.process.pid == s.truth["pid"], (
+        "only one was started"
+    )
 
 
 @upgrade_still_runs.mend
@@ -1489,11 +1674,17 @@ def _(s: Stage) -> None:
     s.start()
 
 
-@upgrade("a start takes a minute", "the new package's decision functions are not compiled here", "they are compiled; it runs")
+@upgrade(
+    "a start takes a minute",
+    "the new package's decision functions are not compiled here",
+    "they are compiled; it runs",
+)
 def upgrade_cold(s: Stage) -> None:
     """A start says that it compiles, and for a minute nobody tends the orders. `gridmm warm-up` does it before the old one ends."""
     site, cache = s.folder / "site", s.folder / "cache"
-    shutil.copytree(Path(gridmm.__file__).parent, site / "gridmm", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(gridmm.__file__).parent, site / "gridmm", ignore=shutil.ignore_patterns("__pycache__")
+    )
     cache.mkdir()
     s.package, s.environ["NUMBA_CACHE_DIR"] = site, str(cache)
 
@@ -1506,7 +1697,9 @@ def _(s: Stage) -> None:
 def compiled_here(s: Stage) -> bool:
     """Return whether the package of the stage says that its decision functions are compiled."""
     look = "from gridmm.kernel_cache import mark_of; print(mark_of().exists())"
-    done = subprocess.run([sys.executable, "-c", look], env=s.variables, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", look], env=s.variables, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip() == "True"
 
 
@@ -1518,18 +1711,25 @@ def _(s: Stage) -> None:
 
 @upgrade_cold.mend
 def _(s: Stage) -> None:
-    assert s.gridmm("warm-up").code == 0
+    assert s.gridmm("warm-up", seconds=400).code == 0
     s.start()
 
 
-@upgrade("nothing", "an older program left the database without tables that this one has", "they are there, nothing is lost",
-         harmless=True, by_itself="a start creates what is missing")
+@upgrade(
+    "nothing",
+    "an older program left the database without tables that this one has",
+    "they are there, nothing is lost",
+    harmless=True,
+    by_itself="a start creates what is missing",
+)
 def upgrade_older_tables(s: Stage) -> None:
     """`gridmm fills` shows nothing before the upgrade. The older program wrote none. The start makes the tables."""
     with closing(sqlite3.connect(s.db)) as db, db:
         db.execute("DROP TABLE gridmm_owners")
         db.execute("DROP TABLE gridmm_commands")
-    s.truth["lost"] = {"gridmm_owners", "gridmm_commands"} - {name for (name,) in s.row("SELECT name FROM sqlite_master")}
+    s.truth["lost"] = {"gridmm_owners", "gridmm_commands"} - {
+        name for (name,) in s.row("SELECT name FROM sqlite_master")
+    }
     s.start()
 
 
