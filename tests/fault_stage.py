@@ -430,6 +430,10 @@ def killed_session() -> Path:
         s.by_hand()
         back_up(s.db, s.folder / "older.sqlite")
         s.exchange("snapshot", to=str(s.folder / "exchange-older.db"))
+        with closing(
+            sqlite3.connect(s.db)
+        ) as db:  # from here on, what is saved is beside the file, in its -wal
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         s.fill_nearest()
         s.until(lambda: len(s.fills()) == 1 and len(s.open_there()) == 4 and not s.differences())
         back_up(s.db, s.folder / "newest.sqlite")

@@ -6,6 +6,7 @@ the fault says so.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,14 @@ RUNBOOKS = {
     "risk_mode", "stuck_slots", "graceful_shutdown", "exchange_down", "mismatch", "database_down", "restore",
     "bad_fills", "rotate_keys", "upgrade",
 }  # fmt: skip
+SPREAD = {
+    "risk_drawdown", "stuck_deaf_fill", "orphan_of_another_grid", "stop_second_signal", "exchange_without_prices",
+    "mismatch_hand_trade", "database_locked", "database_read_only", "restore_flipped_byte", "fills_while_down",
+    "keys_absent", "upgrade_config",
+}  # fmt: skip
 PLANTED = [name for name in FAULTS if not name.startswith("healthy")]
+# Each takes ten seconds and more of waiting for real processes; the drills of the runbooks plant them too.
+TRIED = PLANTED if os.environ.get("GRIDMM_ALL_FAULTS") else sorted(SPREAD)
 MENDED_ELSEWHERE = {"upgrade_cold": "it compiles for a minute; `test_setup` and `test_cli` hold the warm-up"}
 
 
@@ -34,8 +42,17 @@ def standing(name: str, folder: Path) -> Iterator[Stage]:
         pytest.skip(str(reason))
 
 
+def sees(name: str, stage: Stage) -> bool:
+    """Return whether the check of a fault sees it."""
+    try:
+        FAULTS[name].seen_in(stage)
+    except AssertionError:
+        return False
+    return True
+
+
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", TRIED)
 def test_a_fault_is_there_until_it_is_mended(name: str, tmp_path: Path) -> None:
     fault = FAULTS[name]
     with standing(name, tmp_path) as stage:
@@ -58,9 +75,7 @@ def test_a_healthy_session_has_none_of_them(tmp_path: Path) -> None:
     """A check that sees its fault where all is well would let a diagnosis pass that names it always."""
     with plant("healthy", tmp_path) as stage:
         stage.mended()
-        for name in PLANTED:
-            with pytest.raises(AssertionError):
-                FAULTS[name].seen_in(stage)
+        assert not [name for name in PLANTED if sees(name, stage)]
         stage.mended()
 
 
@@ -68,9 +83,7 @@ def test_a_healthy_session_has_none_of_them(tmp_path: Path) -> None:
 def test_a_session_that_is_started_again_after_a_kill_has_none_of_them(tmp_path: Path) -> None:
     with plant("healthy_again", tmp_path) as stage:
         stage.mended()
-        for name in PLANTED:
-            with pytest.raises(AssertionError):
-                FAULTS[name].seen_in(stage)
+        assert not [name for name in PLANTED if sees(name, stage)]
 
 
 def test_each_runbook_has_at_least_three_that_look_alike() -> None:
