@@ -161,7 +161,10 @@ class Drill(Wire):
         self.beats = on
 
     async def _do_candle(self, close: str, volume: str) -> None:
-        """Let this minute end now, as a candle that a client reads when it opens its stream of prices again."""
+        """Let this minute end now, as a candle that a client reads when it opens its stream of prices again.
+
+        It ends when the minute does: a grid that has taken it is ahead of the clock by as much.
+        """
         now_ms = self.account.now_ms() // MINUTE_MS * MINUTE_MS
         bars = self.market.bars
         bars._bars = type(bars._bars)((b for b in bars._bars if b.start_ms < now_ms), bars._bars.maxlen)

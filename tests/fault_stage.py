@@ -452,7 +452,7 @@ def opened(fault: Fault, folder: Path) -> Iterator[Stage]:
     """Yield an empty stage: a configuration, an exchange, no engine."""
     place = folder / fault.name
     if fault.killed:
-        shutil.copytree(killed_session(), place, ignore=shutil.ignore_patterns("ca*"))
+        shutil.copytree(killed_session(), place, ignore=shutil.ignore_patterns("ca*", "terminal"))
     else:
         place.mkdir(parents=True)
     if fault.place == "postgres":
