@@ -7,15 +7,17 @@ the fault says so.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from fault_stage import CannotPlant, Stage, staged
-from faults import FAULTS, plant
+from fault_stage import HAND, CannotPlant, Stage, staged
+from faults import FAULTS, NO_FUNDING, plant
+from gridmm.client_id import decode, encode
 
 RUNBOOKS = {
     "risk_mode", "stuck_slots", "graceful_shutdown", "exchange_down", "mismatch", "database_down", "restore",
@@ -29,7 +31,7 @@ SPREAD = {
 PLANTED = [name for name in FAULTS if not name.startswith("healthy")]
 # Each takes ten seconds and more of waiting for real processes; the drills of the runbooks plant them too.
 TRIED = PLANTED if os.environ.get("GRIDMM_ALL_FAULTS") else sorted(SPREAD)
-MENDED_ELSEWHERE = {"upgrade_cold": "it compiles for a minute; `test_setup` and `test_cli` hold the warm-up"}
+MENDED_ELSEWHERE = {"upgrade_cold": "it compiles for a minute; `test_cli` holds the warm-up"}
 
 
 @contextmanager
@@ -84,6 +86,28 @@ def test_a_session_that_is_started_again_after_a_kill_has_none_of_them(tmp_path:
     with plant("healthy_again", tmp_path) as stage:
         stage.mended()
         assert not [name for name in PLANTED if sees(name, stage)]
+
+
+@pytest.mark.timeout(180)
+def test_harm_is_noticed(tmp_path: Path) -> None:
+    """A mending that touched a stranger's order, or doubled one of ours, must not pass as one."""
+    with plant("healthy", tmp_path) as stage:
+        twin = decode(next(name for name in stage.open_there() if decode(name).cell == -2))
+        doubled = encode(twin._replace(incarnation=5, sequence=4_000))
+        stage.exchange("silence", patterns=[NO_FUNDING])
+        stage.exchange("swallow", patterns=["."])
+        stage.exchange("place", side=1, price="59000", quantity="0.005", client_id=doubled)
+        stage.exchange("cancel", client_id=HAND)
+        found = "; ".join(stage.differences())
+        assert "the order of somebody else was touched" in found
+        assert "has 2 live opening orders" in found
+        assert f"at the exchange and in no slot: {doubled}" in found
+        stage.kill()
+        with closing(sqlite3.connect(stage.db)) as db, db:
+            db.execute("UPDATE gridmm_fills SET trade_id = 'another'")
+        found = "; ".join(stage.differences())
+        assert "a trade that was never written down: 1" in found
+        assert "a trade that the exchange does not have: another" in found
 
 
 def test_each_runbook_has_at_least_three_that_look_alike() -> None:
