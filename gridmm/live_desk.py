@@ -147,7 +147,10 @@ class LiveDesk:
             if mine := named.get(request.client_id) or (nameless[0] if same else None):
                 answers.append(mine.outcome(request.client_id))
                 if mine.row.answer == Answer.ACCEPTED:
-                    self._name(mine.code, request.client_id)
+                    try:
+                        self._name(mine.code, request.client_id)
+                    except ValueError as error:
+                        answers[-1] = Unknown(request.client_id, str(error))
             else:
                 answers.append(Unknown(request.client_id, "no answer has its name"))
         return answers
