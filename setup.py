@@ -19,6 +19,6 @@ setup(
     install_requires=meta["requirements"].split(),
     extras_require={"dev": meta["dev_requirements"].split()},
     packages=find_packages(include=[meta["lib_path"], f"{meta['lib_path']}.*"]),
-    package_data={"": ["py.typed", "*.pyi"]},
+    package_data={"": ["py.typed", "*.pyi"], "gridmm": ["page/*"]},
     entry_points={"console_scripts": meta["console_scripts"].split()},
 )

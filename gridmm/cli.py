@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gridmm.config import Config
     from gridmm.desk import MarketTime, Receipt
     from gridmm.engine_durable import DurableEngine
+    from gridmm.exchange_live import Vitals
     from gridmm.live import Entrance
     from gridmm.terminal_view import Snapshot
     from gridmm.units import Instrument
@@ -40,6 +41,7 @@ _LATER |= dict.fromkeys(("worker", "fleet"), "gridmm.cli_fleet")
 _LATER |= dict.fromkeys(("config", "tape"), "gridmm.cli_files")
 _LATER |= {"exchange": "gridmm.cli_exchange", "doctor": "gridmm.cli_doctor", "data": "gridmm.cli_data"}
 _LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
+_LATER |= dict.fromkeys(("backup", "restore"), "gridmm.cli_backup")
 
 
 @click.group(
@@ -146,7 +148,7 @@ class Screen:
         """Give the terminal its cursor back, whatever is being drawn."""
         self._live.console.show_cursor()
 
-    def __call__(self, engine: MarketTime | DurableEngine, note: str = "") -> None:
+    def __call__(self, engine: MarketTime | DurableEngine, note: object = "") -> None:
         """Show a session, if it is time: whole where it is the only one, else as a line among the others."""
         now, session = time.monotonic(), engine.session
         if now < self._next.get(session.grid, 0.0):
@@ -155,7 +157,7 @@ class Screen:
 
         self._next[session.grid] = now + 0.1
         shown = session.core.holes[:, : session.holes]
-        shot = snapshot_of(session.core, session.par, session.meta.instrument, engine.name, shown, note)
+        shot = snapshot_of(session.core, session.par, session.meta.instrument, engine.name, shown, str(note))
         self._shots[session.grid] = shot
         self._live.update(view(shot) if len(self._shots) == 1 else overview(self._shots), refresh=True)
 
@@ -229,8 +231,14 @@ def _sessions(
         return receipts, max(exit_code(made[name][0].engine, receipts[name]) for name in made)
 
 # %% ../nbs/reference/110_cli.ipynb #c027
-def _play(grids: Mapping[str, Config], place: Place, as_json: bool) -> Exit:
+def _untold(grid: str, record: DecisionRecord, instrument: Instrument) -> None:
+    """Print nothing of a decision: a screen shows it."""
+
+
+def _play(grids: Mapping[str, Config], place: Place, as_json: bool, listen: str | None) -> Exit:
     """Run sessions in the terminal or in a pipe, and print their receipts."""
+    from contextlib import ExitStack
+
     from gridmm.kernel_cache import kernels
     from gridmm.run_output import decision_line, receipt_line, receipt_table
 
@@ -241,14 +249,25 @@ def _play(grids: Mapping[str, Config], place: Place, as_json: bool) -> Exit:
         click.echo(decision_line(record, instrument, grid))
 
     watched = sys.stdout.isatty() and not as_json
-    with kernels(note):
-        if watched:
-            with Screen() as screen:
-                receipts, code = _sessions(
-                    grids, place, on_moment=screen, on_line=note, restore=screen.restore
-                )
-        else:
-            receipts, code = _sessions(grids, place, on_decision=told, on_line=note)
+    with ExitStack() as stack:
+        stack.enter_context(kernels(note))
+        looks = _onlookers(stack, listen, note)
+        screen = stack.enter_context(Screen()) if watched else None
+
+        def seen(engine: MarketTime) -> None:
+            for look in looks:
+                look(engine)
+            if screen:
+                screen(engine)
+
+        receipts, code = _sessions(
+            grids,
+            place,
+            on_moment=seen,
+            on_decision=told if screen is None else _untold,
+            on_line=note,
+            restore=screen.restore if screen else lambda: None,
+        )
     if as_json:
         click.echo(receipt_line(receipts))
     else:
@@ -256,7 +275,19 @@ def _play(grids: Mapping[str, Config], place: Place, as_json: bool) -> Exit:
     return code
 
 
-def _trade(config: Config, entrance: Entrance, place: Place, as_json: bool) -> Exit:
+def _onlookers(
+    stack: ExitStack, listen: str | None, note: Callable[[str], None]
+) -> list[Callable[..., None]]:
+    """Serve a monitor, unless it is `off`; return what it wants to be told of each engine."""
+    if listen == "off":
+        return []
+    from gridmm.monitor_server import monitored
+
+    monitor = stack.enter_context(monitored(listen, note))
+    return [] if monitor is None else [monitor.look]
+
+
+def _trade(config: Config, entrance: Entrance, place: Place, as_json: bool, listen: str | None) -> Exit:
     """Run a session on an exchange, in the terminal or in a pipe, and print its receipt."""
     import asyncio
     from contextlib import ExitStack
@@ -282,8 +313,17 @@ def _trade(config: Config, entrance: Entrance, place: Place, as_json: bool) -> E
         stack.enter_context(kernels(note))
         if place.fresh and (kept := set_aside(db)):
             note(f"the old state is kept in {kept}")
+        looks = _onlookers(stack, listen, note)
         screen = stack.enter_context(Screen()) if watched else None
-        session.on_look, session.on_decision = screen, None if screen else told
+        where = f"paper on prices of {entrance.exchange}" if entrance.paper else entrance.exchange
+
+        def seen(engine: DurableEngine, vitals: Vitals) -> None:
+            for look in looks:
+                look(engine, vitals, where)
+            if screen:
+                screen(engine, vitals)
+
+        session.on_look, session.on_decision = seen, None if screen else told
         asked = Stop[config.settings.stop.on_signal.upper()]
         stack.enter_context(stopping(lambda: session.ask(asked), screen.restore if screen else lambda: None))
         receipt = asyncio.run(session.trade())
@@ -355,11 +395,19 @@ WATCHED_SPEED = "60"  # times the market's own, where somebody looks on and said
 @click.option(
     "--ca", type=click.Path(path_type=Path), metavar="FILE", help="Certificate that vouches for the endpoint."
 )
+@click.option(
+    "--monitor",
+    "listen",
+    metavar="HOST:PORT",
+    envvar="GRIDMM_MONITOR",
+    help="Where metrics, health and the page are served, or off. Without it: 127.0.0.1:9464 for what has a state that "
+    "is kept.",
+)
 @click.option("--json", "as_json", is_flag=True, help="No live view; the last line is the receipt.")
 def run(
     file: Path | None, engine: str, feed: str | None, speed: str | None, duration: str | None, db: Path | None,
     fresh: bool, take_over: bool, exchange: str | None, live: bool, experimental: bool, endpoint: str, ca: Path | None,
-    as_json: bool,
+    listen: str | None, as_json: bool,
 ) -> Exit:  # fmt: skip
     """Run a grid, or all grids of a configuration: on the paper exchange, or with --exchange on a real one.
 
@@ -401,12 +449,13 @@ def run(
     if fresh and db is None:
         raise UsageError("--fresh", "there is no state without --db", "Add --db FILE, or leave --fresh out")
     place = Place(db, fresh, take_over, engine == "durable")
+    listen = "off" if listen is None and db is None else listen
     if exchange is not None or source == "ccxt":
         from gridmm.live import Entrance
 
         entrance = Entrance(exchange or named, live, endpoint, ca, exchange is None, experimental)
-        return _trade(first, entrance, place, as_json)
-    return _play(grids, place, as_json)
+        return _trade(first, entrance, place, as_json, listen)
+    return _play(grids, place, as_json, listen)
 
 # %% ../nbs/reference/110_cli.ipynb #c031
 def rehearse() -> None:

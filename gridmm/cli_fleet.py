@@ -96,7 +96,16 @@ def _fleet(db: str, queues: str, plain: bool) -> Iterator[Fleet]:
     show_default=True,
     help="Folder for event logs.",
 )
-def worker(db: str, queues: str, plain: bool, accounts: str, name: str, most: int, events: Path) -> Exit:
+@click.option(
+    "--monitor",
+    "listen",
+    metavar="HOST:PORT",
+    envvar="GRIDMM_MONITOR",
+    help="Where metrics, health and the page of its grids are served, or off.",
+)
+def worker(
+    db: str, queues: str, plain: bool, accounts: str, name: str, most: int, events: Path, listen: str | None
+) -> Exit:
     """Run grids of a fleet on this machine.
 
     Ctrl-C or SIGTERM hands its grids to the other workers: orders stay where they are, and whoever takes a grid goes on
@@ -105,6 +114,7 @@ def worker(db: str, queues: str, plain: bool, accounts: str, name: str, most: in
     import asyncio
 
     from gridmm.kernel_cache import kernels
+    from gridmm.monitor_server import monitored
     from gridmm.worker import Worker, accounts_of
 
     def say(line: str) -> None:
@@ -122,11 +132,13 @@ def worker(db: str, queues: str, plain: bool, accounts: str, name: str, most: in
             loop.call_soon_threadsafe(end.set)
 
         one = Worker(fleet, unique, accounts_of(os.environ, said), events, say, most=most)
+        if monitor is not None:
+            one.look, one.forget = monitor.look, monitor.forget
         say(f"worker {unique}: accounts {', '.join(one.accounts)}, queues {queues}")
         with stopping(ask, lambda: None):
             return await one.run(end)
 
-    with _fleet(db, queues, plain) as fleet, kernels(say):
+    with _fleet(db, queues, plain) as fleet, kernels(say), monitored(listen, say) as monitor:
         rehearse()
         handed = asyncio.run(work(fleet))
     say(f"handed over: {', '.join(handed)}" if handed else "nothing to hand over")

@@ -17,13 +17,13 @@ import numpy as np
 
 from .engine import News, Orders, Session, reconcile
 from .errors import ExchangeUnreachable
-from .exchange import Absent, Accepted, Exchange, Fill, Funding, OrderReport
+from .exchange import Absent, Accepted, Exchange, Fill, Funding, OrderReport, Rejected
 from .exchange_paper import PaperExchange
 from .layout import Account, Command, Kind, Var
 from .model import core_hash, seal, to_state
 from .paper_account import Row
 from .units import Instrument, plain
-from .vocabulary import Stop, Trigger
+from .vocabulary import Risk, Stop, Trigger, Trip
 from .words import event, price_event
 
 # %% ../nbs/reference/62_desk.ipynb #c005
@@ -71,6 +71,7 @@ class Receipt(NamedTuple):
     fills: int
     round_trips: int
     defects: int
+    risk: str
     version: int
     code_version: str
     checksum: str
@@ -93,6 +94,8 @@ def receipt(
     """
     i, p, v = session.meta.instrument, session.pnl(), session.core.v
 
+    tripped = ", ".join(trigger.name for trigger in Trigger if session.core.risk[Trip.ACTIVE, trigger])
+
     def money(atoms: int) -> str:
         return plain(i.money(atoms))
 
@@ -111,6 +114,7 @@ def receipt(
         fills=int(v[Var.TRADES]),
         round_trips=int(v[Var.ROUND_TRIPS]),
         defects=int(v[Var.DEFECTS]),
+        risk=Risk(v[Var.RISK]).name + (f" ({tripped})" if tripped else ""),
         version=session.meta.version,
         code_version=session.meta.code_version,
         checksum=seal(to_state(session.core, session.meta))[-8:].hex(),
@@ -265,6 +269,8 @@ class Desk:
         if orders.place:
             outcomes = await exchange.place(orders.place, deadline_ms)
             for request, outcome in zip(orders.place, outcomes, strict=True):
+                reason = outcome.reason if isinstance(outcome, Rejected) else ""
+                self.session.watcher.answered(type(outcome).__name__, reason)
                 exchange_id = outcome.exchange_id if isinstance(outcome, Accepted) else ""
                 self._answered(words.placed(request, outcome, self.now_ms), request.client_id, exchange_id)
 

@@ -8,12 +8,13 @@ __all__ = ['MANY_IDS', 'SAVE_EVERY_MS', 'QUIET_MS', 'PEAK_STEPS', 'VOLATILE', 'D
 
 # %% ../nbs/reference/61_engine.ipynb #c002
 from collections.abc import Callable
+from time import perf_counter
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from .config import config_hash
-from .decision import decision_record
+from .decision import Watcher, decision_record
 from .event_log import EventLog
 from .exchange import Absent, Exchange, Fill, Funding, OrderReport, OrderRequest
 from .layout import CLOSE, OPEN, Act, Col, Command, Core, Ev, Hole, Kind, Leg, Par, Ret, Var, empty_core
@@ -78,6 +79,7 @@ class Session:
         fills: Trades that were folded and are not yet saved; saved with the next commit.
         basis: What the parameters were made of; None where they came from elsewhere.
         notes: What a person should know of how this session was opened.
+        watcher: Told how long plans and commits take.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Session:
         self.answers: list[Answer] = []
         self.fills: list[FillRow] = []
         meta.max_lots, meta.target_lots = int(par[Par.MAX_LOTS]), int(par[Par.TARGET_LOTS])
-        self._on_decision = on_decision
+        self._on_decision, self.watcher = on_decision, Watcher()
         self._saved_hash, self._saved_ms, self._dirty = core_hash(core), 0, False
         if log is not None:
             self.begin_segment()
@@ -123,7 +125,7 @@ class Session:
             Fenced: Another start owns the grid; nothing may be sent.
             StoreUnreachable: The state could not be saved; nothing may be sent.
         """
-        number = 0
+        number, began_s = 0, perf_counter()
         if self.log is not None:
             number = self.meta.event_sequence = self.log.append(ev)
         epoch, strays = self.core.v[Var.EPOCH], int(self.core.v[Var.STRAYS])
@@ -142,7 +144,9 @@ class Session:
             self.meta.geometric = bool(self.par[Par.GEOMETRIC])
         self.holes = plan.holes.shape[1]
         if plan.actions.shape[1]:
-            return self._decided(plan, number)
+            orders = self._decided(plan, number)
+            self.watcher.planned(perf_counter() - began_s)
+            return orders
         if self._dirty and self.core.v[Var.NOW_MS] - self._saved_ms >= SAVE_EVERY_MS:
             self.save()
         return NOTHING
@@ -202,12 +206,14 @@ class Session:
 
     def _commit(self, record: DecisionRecord | None, after: str) -> None:
         """Save the state as the version that `meta` names."""
+        began_s = perf_counter()
         try:
             state = to_state(self.core, self.meta)
             self.store.save(state, record, tuple(self.answers), tuple(self.fills))
         except Exception:
             self.meta.version -= 1
             raise
+        self.watcher.committed(perf_counter() - began_s)
         self._saved_hash, self._saved_ms, self._dirty = after, int(self.core.v[Var.NOW_MS]), False
         self.answers.clear()
         self.fills.clear()

@@ -7,6 +7,7 @@ __all__ = ['REHEARSAL', 'DISARM_S', 'Entrance', 'LiveSession', 'stated', 'matche
 
 # %% ../nbs/reference/79_live.ipynb #c002
 import asyncio
+import gc
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,7 +26,7 @@ from .engine_durable import DurableEngine, endure
 from .errors import ExchangeUnreachable, Refused, UnsafeAccount, UsageError
 from .event_log import EventLog
 from .exchange import Exchange
-from .exchange_live import LiveExchange, live_exchange
+from .exchange_live import LiveExchange, Vitals, live_exchange
 from .exchange_paper import PaperExchange
 from .feed import Price
 from .host import Host, queue_of
@@ -151,7 +152,7 @@ class LiveSession:
     db: Path
     say: Callable[[str], None]
     on_decision: Callable[[DecisionRecord], None] | None = None
-    on_look: Callable[[DurableEngine, str], None] | None = None
+    on_look: Callable[[DurableEngine, Vitals], None] | None = None
     grid: str = ""
     engine: DurableEngine | None = None
     exchange: LiveExchange | None = None
@@ -216,7 +217,7 @@ class LiveSession:
             while True:
                 await asyncio.sleep(0.1)
                 if self.engine is not None and self.on_look is not None:
-                    self.on_look(self.engine, str(exchange.vitals()))
+                    self.on_look(self.engine, exchange.vitals())
 
         looking = asyncio.create_task(look())
         try:
@@ -297,7 +298,13 @@ class LiveSession:
             return json.dumps(receipt._asdict())
 
         async with Host(store.engine, "run", {queue_of(store.grid): 1}) as host:
-            await host.serve(store.grid, body)
+            # The markets and the code stay: without them a full collection is short, and comes before garbage piles up.
+            gc.collect()
+            gc.freeze()
+            try:
+                await host.serve(store.grid, body)
+            finally:
+                gc.unfreeze()
         return done[0]
 
 

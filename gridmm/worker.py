@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .config import SECRETS, Config
-from .desk import Receipt
+from .desk import MarketTime, Receipt
 from .errors import Exit, Fenced, GridmmError, StoreUnreachable
 from .feed import Pace
 from .fleet import Fleet
@@ -56,6 +56,7 @@ class Part(NamedTuple):
     stop: Stop | None  # set where it is to be ended at once
     mine: Callable[[], Awaitable[bool]]  # whether the grid is still this worker's
     say: Callable[[str], None]
+    look: Callable[[MarketTime], None] = lambda engine: None  # called after each moment
 
 
 async def paper_session(part: Part) -> Receipt:
@@ -78,9 +79,8 @@ async def paper_session(part: Part) -> Receipt:
         for line in run.lines:
             part.say(line)
         try:
-            receipt = await play(
-                run, Signals(part.stop), Pace(part.config.settings.feed.speed, _clock_ms, asyncio.sleep)
-            )
+            pace = Pace(part.config.settings.feed.speed, _clock_ms, asyncio.sleep)
+            receipt = await play(run, Signals(part.stop, part.look), pace)
         except asyncio.CancelledError:
             run.engine.session.store.release()
             raise
@@ -129,6 +129,8 @@ class Worker:
         self._looked_s = 0.0
         self._say, self._most, self._session = say, most, session
         self._turns, self._told, self._gone = 0, set[str](), False
+        self.look: Callable[[MarketTime], None] = lambda engine: None
+        self.forget: Callable[[str], None] = lambda grid: None
 
     async def run(self, end: asyncio.Event) -> list[str]:
         """Run grids until `end` is set, then hand them over; return their names.
@@ -234,6 +236,7 @@ class Worker:
                     return json.dumps({"error": note})
         finally:
             self.running.discard(grid)
+            self.forget(grid)
 
     async def _play(self, grid: str, mine: Callable[[], Awaitable[bool]]) -> str:
         """Play a grid once, and write down how it ended."""
@@ -245,7 +248,8 @@ class Worker:
             self._say(f"{grid}: {line}")
 
         config, owner = self.fleet.config(grid), f"worker {self.name}"
-        receipt = await self._session(Part(grid, config, self.fleet, owner, self.folder, stop, mine, say))
+        about = (grid, config, self.fleet, owner, self.folder, stop, mine, say, self.look)
+        receipt = await self._session(Part(*about))
         left = f"position {receipt.position}, {receipt.open_orders} orders left"
         self.fleet.end(grid, f"finished: {left}")
         say(f"finished, {left}")

@@ -7,21 +7,25 @@ page that draws itself is mostly waited for.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import functools
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 PHONE_WIDTH = 390
@@ -83,6 +87,21 @@ class Browser:
     def visit(self, address: str, pages: list[str], page_timeout_s: float = 20.0) -> list[Seen]:
         """Open each page at phone width and report what it tried and what it failed at."""
         return asyncio.run(_visit(self.endpoint, address, pages, page_timeout_s))
+
+    def act(self, address: str, steps: Callable[[Tab], Awaitable[None]]) -> list[str]:
+        """Open an address at phone width, do some steps, and report what the page tried and what it failed at."""
+        return asyncio.run(_act(self.endpoint, address, steps))
+
+
+def program() -> str:
+    """Return where Chromium is; the test is skipped where it is nowhere, and fails where it has to be."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        why = "no Chromium on this machine: install the Debian package chromium to open the pages in it"
+        if os.environ.get("GRIDMM_REQUIRE_TOOLS"):
+            pytest.fail(why)
+        pytest.skip(why)
+    return found
 
 
 @contextlib.contextmanager
@@ -147,6 +166,52 @@ class _Session:
     async def evaluate(self, script: str) -> dict[str, Any]:
         answer = await self.call("Runtime.evaluate", expression=script)
         return dict(json.loads(answer["result"]["value"]))
+
+
+class Tab:
+    """A page that is open."""
+
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+
+    async def read(self, script: str) -> Any:
+        """Return what an expression comes to."""
+        found = await self._session.evaluate(f"JSON.stringify({{found: {script}}})")
+        return found.get("found")
+
+    async def until(self, script: str, timeout_s: float = 30.0) -> Any:
+        """Wait until an expression is true, and return what it comes to."""
+        end = time.monotonic() + timeout_s
+        while not (found := await self.read(script)):
+            assert time.monotonic() < end, f"{script} never came true"
+            await asyncio.sleep(0.1)
+        return found
+
+    async def width(self, pixels: int) -> None:
+        """Show the page in another width."""
+        about = {"width": pixels, "height": 800, "deviceScaleFactor": 1, "mobile": pixels < 600}
+        await self._session.call("Emulation.setDeviceMetricsOverride", **about)
+
+    async def picture(self, path: Path) -> None:
+        """Keep what is seen, from top to bottom."""
+        taken = await self._session.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(taken["data"]))
+
+
+async def _act(endpoint: str, address: str, steps: Callable[[Tab], Awaitable[None]]) -> list[str]:
+    session = _Session(await websocket_connect(endpoint, max_message_size=2**28))
+    target = await session.call("Target.createTarget", url="about:blank", newWindow=True)
+    attached = await session.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+    session.tab = attached["sessionId"]
+    for domain in ("Page", "Network", "Runtime", "Log"):
+        await session.call(f"{domain}.enable")
+    tab = Tab(session)
+    await tab.width(PHONE_WIDTH)
+    await session.call("Page.navigate", url=address)
+    await tab.until(f"location.href === {address!r} && document.readyState === 'complete'")
+    await steps(tab)
+    session.socket.close()
+    return [problem for event in session.events for problem in _problems(event, address)]
 
 
 async def _visit(endpoint: str, address: str, pages: list[str], timeout_s: float) -> list[Seen]:

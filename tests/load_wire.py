@@ -97,8 +97,9 @@ class Scales:
 
     def look(self, session: LiveSession) -> None:
         """Note the memory now."""
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-        self.memory.append((time.monotonic() - self.began_s, resident))
+        _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+        own = (resident - shared) * resource.getpagesize()  # pages of files come and go as the kernel likes
+        self.memory.append((time.monotonic() - self.began_s, own))
         if session.engine is not None:
             self.orders = max(self.orders, len(session.engine.session.open_ids()))
 

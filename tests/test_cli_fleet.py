@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gridmm.cli import run_command
+from test_monitor import ask, eventually
 
 TWO = """\
 [[grid]]
@@ -40,12 +43,23 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def worker(url: str, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+def worker(url: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start workers, which are gone at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(name: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "gridmm", "worker", "--db", url, "--name", name]
+    def start(name: str, monitor: str = "off") -> subprocess.Popen[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "gridmm",
+            "worker",
+            "--db",
+            url,
+            "--name",
+            name,
+            "--monitor",
+            monitor,
+        ]
         command += ["--events", str(tmp_path / name)]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
         started.append(process)
@@ -90,9 +104,15 @@ def shell(url: str, capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(url, capsys)
 
 
+def seen(monitor: str) -> list[dict[str, Any]]:
+    """Return the grids that a worker's monitor shows, by name."""
+    grids: list[dict[str, Any]] = ask(f"http://{monitor}", "/status").data["grids"]
+    return sorted(grids, key=lambda one: str(one["grid"]))
+
+
 @pytest.mark.timeout(240)
 def test_a_fleet_from_the_first_grid_to_the_last(
-    shell: Shell, file: Path, worker: Callable[[str], subprocess.Popen[str]]
+    shell: Shell, file: Path, worker: Callable[..., subprocess.Popen[str]]
 ) -> None:
     assert shell("fleet", "list") == (0, "no grids\n")
     assert shell("fleet", "add", str(file)) == (0, "btc: added, account paper\neth: added, account paper\n")
@@ -100,7 +120,9 @@ def test_a_fleet_from_the_first_grid_to_the_last(
     assert code == 3 and "grid btc: it waits or runs already" in out
     one = worker("one")
     shell.until(lambda found: all(member["state"] == "running" for member in found.values()))
-    two = worker("two")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monitor = f"127.0.0.1:{free.getsockname()[1]}"
+    two = worker("two", monitor)
     time.sleep(8)
     one.kill()
     found = shell.until(lambda found: all(member["worker"].startswith("two/") for member in found.values()))
@@ -111,9 +133,11 @@ def test_a_fleet_from_the_first_grid_to_the_last(
     ):  # it was given the grid, and now takes its state
         assert time.monotonic() < end
         time.sleep(0.2)
+    eventually(lambda: [one["grid"] for one in seen(monitor)] == ["btc", "eth"])
     code, out = shell("fleet", "remove", "btc", "--why", "enough")
     assert code == 0 and "btc: cancel asked for" in out
     found = shell.until(lambda found: found["btc"]["state"] == "ended")
+    eventually(lambda: [one["grid"] for one in seen(monitor)] == ["eth"])
     assert found["btc"]["note"] == "finished: position 0, 0 orders left"
     code, out = shell("fleet", "remove", "btc", "--why", "enough")
     assert code == 3 and "it has ended already" in out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from browser import Browser, chromium, serve
+from browser import Browser, chromium, program, serve
 from planted import Project, result, sample
 from tools.notebooks import ROOT, notebooks
 
@@ -259,12 +258,7 @@ def test_an_uncommented_schema_fails_the_build(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip(
-            "no Chromium on this machine: install the Debian package chromium to open the pages in it"
-        )
-    with chromium(program) as running:
+    with chromium(program()) as running:
         yield running
 
 

@@ -87,3 +87,12 @@ def test_nothing_of_development_is_installed(installed: Path, tmp_path: Path) ->
     assert run(installed, "-c", code, *DEVELOPMENT_ONLY, cwd=tmp_path).strip() == "[]"
     code = "import gridmm, pathlib; print(pathlib.Path(gridmm.__file__).with_name('py.typed').exists())"
     assert run(installed, "-c", code, cwd=tmp_path).strip() == "True"
+
+
+def test_the_page_of_the_monitor_is_installed(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "from gridmm.monitor import Monitor; from gridmm.monitor_server import serving; from urllib.request import urlopen\n"
+        "with serving(Monitor(), '127.0.0.1:0', {}) as address:\n"
+        "    print(all(urlopen(f'{address}/{name}').read() for name in ('', 'page.js', 'page.css')))"
+    )
+    assert run(installed, "-c", code, cwd=tmp_path).strip() == "True"
