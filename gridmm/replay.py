@@ -171,6 +171,7 @@ class Replayed:
         decisions: Decisions that were compared, byte for byte.
         orders: Orders to place, cancel or ask for in them.
         states: Saved States that were compared, byte for byte.
+        unproven: Decisions that were made again and have no record.
         difference: The first decision that differs and how; empty where all agree.
         notes: What could not be compared, in words.
     """
@@ -179,15 +180,21 @@ class Replayed:
     decisions: int = 0
     orders: int = 0
     states: int = 0
+    unproven: int = 0
     difference: str = ""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing differs, and no decision was made without one to compare any with."""
+        return not self.difference and (self.decisions > 0 or not self.unproven)
 
     def __str__(self) -> str:
         lines = [
             f"{self.events} events played, {self.decisions} decisions with {self.orders} orders compared"
         ]
         lines += [f"{self.states} saved State compared"] if self.states else []
-        verdict = "all agree byte for byte" if self.decisions else "nothing was there to compare"
+        verdict = "all agree byte for byte" if self.decisions else "nothing was there to compare with"
         return "\n".join([*lines, *self.notes, self.difference or verdict])
 
 
@@ -208,6 +215,7 @@ def replay(capsule: Capsule) -> Replayed:
         if one.told is not None:
             done.difference = _compared(one, loose if known else [])
             if loose and not known:
+                done.unproven += len(loose)
                 done.notes.append(
                     f"{len(loose)} decisions before {one.told.sequence} have no record any more"
                 )
@@ -254,6 +262,7 @@ def _unrecorded(capsule: Capsule, part: int, loose: list[Moment], known: bool, d
             if known
             else "the database has none of them"
         )
+        done.unproven += len(loose)
         done.notes.append(f"{len(loose)} decisions from event {loose[0].number} on have no record: {why}")
     loose.clear()
 
