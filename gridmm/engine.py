@@ -20,7 +20,7 @@ from .exchange import Absent, Exchange, Fill, Funding, OrderReport, OrderRequest
 from .layout import CLOSE, OPEN, Act, Col, Command, Core, Ev, Hole, Kind, Leg, Par, Ret, Var, empty_core
 from .model import Meta, core_hash, from_state, seal, to_state
 from .names import Ids
-from .parameters import Basis
+from .parameters import Basis, effective
 from .pnl import PnL, base_fee_atoms, ledger_position, pnl
 from .slots import live, locate, position
 from .step import Plan, advance
@@ -266,6 +266,8 @@ class Session:
             config_hash=meta.config_hash,
             opened_ms=int(self.core.v[Var.NOW_MS]),
             state=seal(to_state(self.core, meta)),
+            parameters=self.par.tolist(),
+            config="" if self.basis is None else effective(self.basis.config),
         )
         self.log.begin(header)
 

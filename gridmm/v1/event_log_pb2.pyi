@@ -1,11 +1,13 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable
 from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SegmentHeader(_message.Message):
-    __slots__ = ("format_version", "symbol", "segment", "first_sequence", "state_version", "state_hash", "incarnation", "code_version", "config_hash", "event_size", "opened_ms", "state")
+    __slots__ = ("format_version", "symbol", "segment", "first_sequence", "state_version", "state_hash", "incarnation", "code_version", "config_hash", "event_size", "opened_ms", "state", "parameters", "config")
     FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +20,8 @@ class SegmentHeader(_message.Message):
     EVENT_SIZE_FIELD_NUMBER: _ClassVar[int]
     OPENED_MS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     format_version: int
     symbol: str
     segment: int
@@ -30,4 +34,6 @@ class SegmentHeader(_message.Message):
     event_size: int
     opened_ms: int
     state: bytes
-    def __init__(self, format_version: _Optional[int] = ..., symbol: _Optional[str] = ..., segment: _Optional[int] = ..., first_sequence: _Optional[int] = ..., state_version: _Optional[int] = ..., state_hash: _Optional[str] = ..., incarnation: _Optional[int] = ..., code_version: _Optional[str] = ..., config_hash: _Optional[str] = ..., event_size: _Optional[int] = ..., opened_ms: _Optional[int] = ..., state: _Optional[bytes] = ...) -> None: ...
+    parameters: _containers.RepeatedScalarFieldContainer[int]
+    config: str
+    def __init__(self, format_version: _Optional[int] = ..., symbol: _Optional[str] = ..., segment: _Optional[int] = ..., first_sequence: _Optional[int] = ..., state_version: _Optional[int] = ..., state_hash: _Optional[str] = ..., incarnation: _Optional[int] = ..., code_version: _Optional[str] = ..., config_hash: _Optional[str] = ..., event_size: _Optional[int] = ..., opened_ms: _Optional[int] = ..., state: _Optional[bytes] = ..., parameters: _Optional[_Iterable[int]] = ..., config: _Optional[str] = ...) -> None: ...
