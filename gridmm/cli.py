@@ -40,6 +40,7 @@ _LATER |= dict.fromkeys(("worker", "fleet"), "gridmm.cli_fleet")
 _LATER |= dict.fromkeys(("config", "tape"), "gridmm.cli_files")
 _LATER |= {"exchange": "gridmm.cli_exchange", "doctor": "gridmm.cli_doctor", "data": "gridmm.cli_data"}
 _LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
+_LATER |= {"runbook": "gridmm.cli_runbook"}
 
 
 @click.group(
