@@ -21,7 +21,7 @@ from .errors import Exit, GridmmError, UsageError
 
 # %% auto #0
 __all__ = ['NEEDED', 'CELL_S', 'pages', 'listed', 'record_path', 'keep', 'prepared', 'without_password', 'executed', 'runbook',
-           'folder_of']
+           'own_parameters', 'folder_of']
 
 # %% ../nbs/operations/150_cli_runbook.ipynb #c003
 if TYPE_CHECKING:
@@ -205,16 +205,14 @@ def _ended(book: NotebookNode) -> Exit:
 @click.option("--endpoint", default="", metavar="HOST:PORT", help="A server that speaks its protocol.")
 @click.option("--ca", default="", metavar="FILE", help="Certificate that vouches for the endpoint.")
 @click.option("--config", default="", metavar="FILE", help="The grid's configuration.")
-@click.option(
-    "--settle", type=click.FloatRange(min=0), metavar="SECONDS", help="Between two looks; 70 by default."
-)
+@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Another of the page's parameters.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the executed copy is kept."
 )
 @click.option("--allow-plain-database", "plain", is_flag=True, help="Reach a server without encryption.")
 def runbook(
     name: str, list_: bool, db: str, grid: str, apply_: bool, confirm: str, exchange: str, endpoint: str, ca: str,
-    config: str, settle: float | None, out: Path | None, plain: bool,
+    config: str, sets: tuple[str, ...], out: Path | None, plain: bool,
 ) -> Exit:  # fmt: skip
     """Run a runbook: the page of the same name, against a live grid.
 
@@ -245,8 +243,7 @@ def runbook(
         "who": asker(),
         "allow_plain": plain,
     }
-    if settle is not None:
-        given["settle_s"] = settle
+    given |= own_parameters(known[name], sets)
     book = prepared(known[name], given if db else {})
     path = record_path(out or folder_of(db), name, datetime.now(UTC))
     try:
@@ -254,6 +251,26 @@ def runbook(
     finally:
         keep(book, path)
         click.echo(f"the executed page is kept in {path}", err=True)
+
+
+def own_parameters(page: Path, sets: tuple[str, ...]) -> dict[str, Any]:
+    """Return parameters that only this page has, or that it has a default for.
+
+    Raises:
+        UsageError: It has none of that name.
+    """
+    cell = next(cell for cell in _cells(page) if _takes(cell))
+    names = [line.partition(" = ")[0] for line in "".join(cell["source"]).splitlines()]
+    found: dict[str, Any] = {}
+    for text in sets:
+        name, _, value = text.partition("=")
+        if name not in names or name in ("db", "grid", "confirm", "reach"):
+            own = ", ".join(one for one in names if one not in ("db", "grid", "confirm", "reach"))
+            raise UsageError(
+                f"--set {text}", "the page has no such parameter of its own", f"Choose one of {own}"
+            )
+        found[name] = float(value) if value.replace(".", "", 1).isdigit() else value
+    return found
 
 
 def folder_of(db: str) -> Path:

@@ -8,6 +8,7 @@ __all__ = ['TICKS', 'SMALL', 'Unmannered', 'Stage', 'Drill']
 # %% ../nbs/reference/127_drill.ipynb #c002
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from gridmm.exchange import (
     OrderRequest,
     Outcome,
     Position,
+    Rejected,
+    RejectReason,
     StreamEvent,
     Unknown,
 )
@@ -48,12 +51,13 @@ class Unmannered(PaperExchange):
         loses_answers: Placements arrive; their answers, and the word of the stream, do not.
         mute: The stream says nothing.
         down: Nothing is answered at all.
+        refuses: Every placement is refused.
         forgets: Client ids that it once knew.
         unheard: Client ids of which the stream says nothing.
         hides: Trades that its list of trades leaves out.
     """
 
-    loses_placements = loses_answers = mute = down = False
+    loses_placements = loses_answers = mute = down = refuses = False
 
     def __init__(self, *about: Any, **more: Any) -> None:
         super().__init__(*about, **more)
@@ -63,6 +67,8 @@ class Unmannered(PaperExchange):
         """Place orders, or lose them or the answers on the way."""
         if self.down or self.loses_placements:
             return [Unknown(one.client_id, "no answer") for one in requests]
+        if self.refuses:
+            return [Rejected(one.client_id, RejectReason.OTHER, "the key may not trade") for one in requests]
         done = await super().place(requests, deadline_ms)
         if self.loses_answers:
             self.unheard.update(one.client_id for one in requests)
@@ -206,6 +212,10 @@ class Stage:
         engine = self.engine
         engine._polled_ms = min(engine._polled_ms, self.clock_ms - POLL_MS)
         await engine.attend()
+        if engine.asked is not None:
+            await engine.stop(engine.asked if engine.asked != Stop.DRAIN else Stop.CANCEL)
+            self.runs = False
+            return
         if self.clock_ms - self._compared_ms >= COMPARE_MS and not self.exchange.down:
             self._compared_ms = self.clock_ms
             await engine.compare()
@@ -245,6 +255,22 @@ class Drill(Stage):
         self.loop(PaperExchange.place(self.exchange, [request]))
         self.exchange.drain()
         return client_id
+
+    def late_fill(self, order: OrderReport) -> None:
+        """Let the grid hear that an order was withdrawn, and later that it had traded before."""
+        over = replace(order, status="canceled")
+        self.loop(self.engine.on_order_update(over))
+        self.price(self.ticks)
+        self.exchange.unheard.discard(order.client_id)
+        ticks = self.exchange.instrument.price_ticks(order.price)
+        self.price(ticks - 2)
+        self.price(self.ticks + 10)
+
+    def trade_by_hand(self, side: int, quantity: str, client_id: str = "BYHAND1") -> None:
+        """Buy or sell at once on the same account, as somebody who is not the grid."""
+        price = self.exchange.instrument.price(self.ticks + side * 1_000)
+        request = OrderRequest(client_id, side, price, Decimal(quantity), post_only=False, immediate=True)
+        self.loop(PaperExchange.place(self.exchange, [request]))
 
     def cancel(self, *client_ids: str) -> None:
         """Cancel orders at the exchange, and let nobody hear of it."""

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUNBOOKS', 'FALSE_ALARM', 'PLANNED', 'MENDED', 'LEFT', 'BY_HAND', 'DARK', 'Finding', 'Diagnosis', 'Step', 'Plan',
-           'outcome', 'end', 'asked']
+           'outcome', 'end', 'asked', 'unattended']
 
 # %% ../nbs/operations/139_runbooks.ipynb #c002
 from collections.abc import Callable, Sequence
@@ -213,3 +213,15 @@ def asked(case: Case, runbook: str, kind: str, argument: str, incident: str) -> 
         return said.result
 
     return send
+
+
+def unattended(case: Case) -> list[Step]:
+    """Return what has to be done by hand before a grid can answer: start it, where nothing runs it."""
+    process = case.process()
+    if process.runs is False:
+        return [Step(f"start the grid as before (gridmm run …): {process.told}")]
+    if process.hangs:
+        return [
+            Step(f"end the process that hangs ({process.told}), then start the grid as before (gridmm run …)")
+        ]
+    return []

@@ -16,7 +16,7 @@ from .errors import ExchangeUnreachable, Refused
 from .exchange import OrderReport
 from .look import age, open_orders
 from .model import from_state
-from .runbooks import Diagnosis, Finding, Plan, Step, asked
+from .runbooks import Diagnosis, Finding, Plan, Step, asked, unattended
 from .vocabulary import Trigger
 
 # %% ../nbs/operations/141_stuck_slots.ipynb #c007
@@ -151,11 +151,7 @@ CLEARED = ("end missed", "never arrived", "forgotten")
 def plan(case: Case, diagnosis: Diagnosis) -> Plan:
     """Return what to do about it."""
     if {"nobody runs the grid", "the process hangs"} & set(diagnosis.causes):
-        end = "" if diagnosis.cause == "nobody runs the grid" else "end the process that hangs, then "
-        return Plan(
-            f"start {case.grid}",
-            [Step(f"{end}start the grid: its start asks for every order (gridmm run …)")],
-        )
+        return Plan(f"start {case.grid}", unattended(case))
     if diagnosis.cause == "the exchange does not answer":
         return Plan(
             f"wait for the exchange of {case.grid}",

@@ -243,7 +243,7 @@ def test_the_command_looks_plans_acts_and_keeps_records(
     fault: Fault, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     drill = fault.plant()
-    line = ["runbook", fault.runbook, "--db", str(drill.db), "--settle", "1", "--out", str(tmp_path)]
+    line = ["runbook", fault.runbook, "--db", str(drill.db), "--set", "settle_s=1", "--out", str(tmp_path)]
     try:
         before = everything(drill)
         with held(drill.db):
