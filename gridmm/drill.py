@@ -191,6 +191,10 @@ class Stage:
         await self.engine.settle()
         await self._attend()
 
+    def _ended(self) -> None:
+        """Note that no process runs it any more; to stop has taken time."""
+        self.runs, self.clock_ms = False, max(self.clock_ms, self.exchange.now_ms)
+
     def go_on(self, seconds: float) -> None:
         """Let time pass at the last price; a grid that runs hears it every second."""
         for _ in range(max(round(seconds), 1)):
@@ -214,7 +218,7 @@ class Stage:
         await engine.attend()
         if engine.asked is not None:
             await engine.stop(engine.asked if engine.asked != Stop.DRAIN else Stop.CANCEL)
-            self.runs = False
+            self._ended()
             return
         if self.clock_ms - self._compared_ms >= COMPARE_MS and not self.exchange.down:
             self._compared_ms = self.clock_ms
@@ -240,7 +244,7 @@ class Drill(Stage):
     def stop(self, how: Stop = Stop.CANCEL) -> Receipt:
         """Stop it, and return its receipt."""
         receipt = self.loop(self.engine.stop(how))
-        self.runs = False
+        self._ended()
         return receipt
 
     def order_of_another_start(self, cell: int, price: str, quantity: str, sequence: int) -> str:

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from .case import ReadBooks, holder_of
+from .case import ReadBooks, holder_of, read_address
 from .drill import TICKS, Drill
 from gridmm.errors import (
     GridmmError,
@@ -81,7 +81,7 @@ def _whole(path: Path) -> None:
     if not path.is_file():
         raise UsageError(path.name, "there is no such file", "Name the database with --db")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(read_address(path), uri=True)) as database:
             (said,) = database.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
         kind = StoreUnreachable if isinstance(error, sqlite3.OperationalError) else StateError
@@ -165,7 +165,7 @@ def _put(path: Path, copy: Path, grid: str) -> str:
             if (old := path.with_name(path.name + end)).exists():
                 old.rename(aside.with_name(aside.name + end))
         new = path.with_name(f"{path.name}.new")
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(copy.read_bytes())
             os.fsync(file.fileno())
         new.rename(path)

@@ -169,8 +169,9 @@ def outcome(diagnosis: Diagnosis, plan: Plan, left: Sequence[str]) -> str:
         plan: What was to be done.
         left: What is still wrong.
     """
+    by_hand = any(step.do is None for step in plan.steps)
     if plan.acted:
-        return LEFT if left or plan.failed else MENDED
+        return LEFT if plan.failed or (left and not by_hand) else BY_HAND if left else MENDED
     if not diagnosis.cause:
         return FALSE_ALARM if diagnosis.false_alarm else DARK
     return PLANNED if any(step.do is not None for step in plan.steps) else BY_HAND
