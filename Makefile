@@ -11,7 +11,7 @@ export NO_MKDOCS_2_WARNING = 1
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test search naive simulate crash-test failover wire-trade wire-kill fuzz load pythons benchmark size sbom check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
+.PHONY: help run test search naive simulate crash-test failover wire-trade wire-kill fuzz load pythons benchmark size ranges sbom check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
 
 help: ## Show this list
 	@echo "gridmm: make TARGET [PYTHON=python3.12]"
@@ -107,6 +107,9 @@ benchmark: setup ## Measure a plan's cost against a raw commit (ARGS="--postgres
 
 size: setup ## Measure how large a grid's files become (ARGS="--ticks 1000000 --save")
 	$(BIN)/python -m benchmarks.database_size $(ARGS)
+
+ranges: setup ## Measure how far recorded markets move (GRIDMM_DATA=folder ARGS="--save")
+	$(BIN)/python -m benchmarks.market_ranges $(ARGS)
 
 sbom: setup ## Write the bill of materials of the run-time lock, dist/gridmm.cdx.json
 	$(BIN)/python -m tools.sbom

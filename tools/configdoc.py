@@ -35,6 +35,10 @@ three. How to write a file is in [Configure](../operations/131_configure.ipynb),
 **Explains** names the [reason](data_model.md#gridmm.v1.Reason) that a level is absent for, or the
 [trigger](data_model.md#gridmm.v1.Trigger) that the parameter sets. Pictures are computed by the functions that decide,
 for bitcoin at 60 000, a maker fee of 2 bps and an equity of 10 000 ([Effects](106_effects.ipynb)).
+
+Not in this list, since they stand in no file: keys and tokens, which come from the environment
+([Config](32_config.ipynb)), and options of a command (`gridmm run --help`). A file may hold several grids, each with
+any of these keys ([Grids of a file](74_grids.ipynb)).
 """
 
 # What shapes a grid more than everything else, and is looked for first.
