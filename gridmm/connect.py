@@ -136,7 +136,7 @@ def moment(text: str, saved_ms: int) -> int:
     if not re.fullmatch(r"\d?\d:\d\d(:\d\d)?", text.strip()):
         return since(text, saved_ms)
     day = datetime.fromtimestamp(saved_ms // 1_000, UTC).date()
-    at_ms = since(f"{day} {text.strip():0>5}", saved_ms)
+    at_ms = since(f"{day} {text.strip().rjust(8 if text.count(':') > 1 else 5, '0')}", saved_ms)
     return at_ms if at_ms <= saved_ms else at_ms - 86_400_000
 
 # %% ../nbs/reference/122_connect.ipynb #c012

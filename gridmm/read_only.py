@@ -48,12 +48,14 @@ def read_only(url: str, *, allow_plain: bool = False) -> "tuple[Engine, str]":
     if "://" in url and not url.startswith("sqlite:///"):
         server = open_database(url, allow_plain=allow_plain)
 
-        @event.listens_for(server, "connect")
-        def settle(connection: Any, _: Any) -> None:
-            connection.read_only = True  # whoever gets at the connection itself cannot write either
+        @event.listens_for(server, "do_connect")
+        def settle(dialect: Any, record: Any, words: Any, about: dict[str, Any]) -> None:
+            about["options"] += (
+                " -c default_transaction_read_only=on"  # also where nobody begins a transaction
+            )
 
         where = server.url.render_as_string(hide_password=True)
-        return server.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True), where
+        return server.execution_options(isolation_level="REPEATABLE READ"), where
     path = Path(url.removeprefix("sqlite:///"))
     if not path.is_file() or not path.stat().st_size:
         why = (
