@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Points', 'EFFECTS', 'SEEN_AT', 'PRICE', 'EQUITY', 'TICKS', 'BPS', 'Effect', 'shows', 'example', 'parameters',
-           'one_way']
+           'one_way', 'candle_event']
 
 # %% ../nbs/reference/106_effects.ipynb #c002
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +15,13 @@ from typing import Any
 import numpy as np
 
 from .center import fold_trend, net_moves, skew_levels
-from .closing import Work, spend
 from .grid import candidate_interval, floor_interval, fold_ranges, level_table, worth_changing
-from .layout import MAX_CELLS, OPEN, Ev, Leg, Par, Var, empty_core
+from .layout import MAX_CELLS, Ev, Par, Var, empty_core
 from .parameters import instrument_of, par_vector
-from .risk import crosses, fold_watch
+from .risk import crosses
 from .settings import Settings
-from .slots import back_off
-from .step import refill
 from .strategy import open_lots
-from .vocabulary import Reason, Trigger
+from .vocabulary import Trigger
 from .why_a_grid import break_even_ratio_ppm
 
 # %% ../nbs/reference/106_effects.ipynb #c005
@@ -396,7 +393,7 @@ def _trend_gate() -> Effect:
     )
 
 # %% ../nbs/reference/106_effects.ipynb #c028
-def _candle(low: int, high: int, close: int, volume: int = 0) -> np.ndarray:
+def candle_event(low: int, high: int, close: int, volume: int = 0) -> np.ndarray:
     """Return a candle of the traded symbol as an event."""
     ev = np.zeros(len(Ev), dtype=np.int64)
     ev[Ev.OPEN], ev[Ev.HIGH], ev[Ev.LOW], ev[Ev.CLOSE], ev[Ev.VOLUME] = close, high, low, close, volume
@@ -411,7 +408,7 @@ def _atr_length() -> Effect:
         par, core, found = parameters(atr={"length": length}), empty_core(), []
         for i in range(240):
             reach = 600 if 120 <= i < 160 else 150
-            fold_ranges(core, par, _candle(TICKS - reach, TICKS + reach, TICKS))
+            fold_ranges(core, par, candle_event(TICKS - reach, TICKS + reach, TICKS))
             if core.v[Var.ATR_REF] > 0 and i >= 90:
                 found.append((i - 120, round(int(core.v[Var.ATR]) / int(core.v[Var.ATR_REF]), 3)))
         return found
@@ -453,81 +450,4 @@ def _change_pct() -> Effect:
         "Each step of an adopted curve is a new lattice: every opening order is cancelled and placed again. dwell makes "
         "steps rarer still.",
         steps=True,
-    )
-
-# %% ../nbs/reference/106_effects.ipynb #c031
-@shows("risk.volume_spike.limit", "risk.volume_spike.drop", "risk.volume_spike.length")
-def _volume_spike() -> Effect:
-    """Show the value of the trigger over candles with and without a fall."""
-
-    def curve(drop: str) -> Points:
-        par, core, found = parameters(risk={"volume_spike": {"drop": drop}}), empty_core(), []
-        for i in range(45):
-            volume = {25: 8_000, 33: 7_000, 40: 6_000}.get(i, 900 + 50 * (i % 5))
-            close = TICKS * {25: 101, 33: 995, 40: 97}.get(i, 100) // (1_000 if i == 33 else 100)
-            fold_watch(core, par, _candle(close, close, close, volume))
-            found.append((i, round(int(core.watch[1, 0]) / 10**6, 2)))
-        return found
-
-    limit: Points = [(0, 5.0), (44, 5.0)]
-    return Effect(
-        "Volume counts only with a fall",
-        "candles",
-        "volume over its mean",
-        {"drop 0 %": curve("0 %"), "drop 1 %": curve("1 %"), "limit 5": limit},
-        "Three candles with a multiple of the usual volume: the first rose and never counts, the second fell by half a "
-        "percent, the third by 3 %. At the limit the grid stops opening.",
-        steps=True,
-    )
-
-
-@shows("execution.actions_per_second", "execution.burst")
-def _actions() -> Effect:
-    """Show how many orders of a ladder are out after so many seconds."""
-
-    def curve(rate: int) -> Points:
-        par, core, work = (
-            parameters(execution={"actions_per_second": rate}),
-            empty_core(),
-            np.zeros(len(Work), dtype=np.int64),
-        )
-        sent, found = 0, []
-        for tenth in range(0, 151):
-            core.v[Var.NOW_MS] = 1 + 100 * tenth
-            refill(core, par)
-            work[Work.TOKENS] = core.v[Var.TOKENS]
-            while sent < 100 and spend(par, work):
-                sent += 1
-            core.v[Var.TOKENS] = work[Work.TOKENS]
-            found.append((tenth / 10, sent))
-        return found
-
-    return Effect(
-        "How fast a ladder of 100 orders stands",
-        "seconds",
-        "orders sent",
-        {f"actions_per_second {rate}": curve(rate) for rate in (5, 10, 20)},
-        "The first 40 leave at once (burst), the rest at the rate; levels that wait say BUDGET.",
-        steps=True,
-    )
-
-
-@shows("execution.backoff", "execution.backoff_max")
-def _backoff() -> Effect:
-    """Show the pause after each refusal in a row."""
-
-    def curve(first: str) -> Points:
-        par, core, found = parameters(execution={"backoff": first}), empty_core(), []
-        for refusal in range(1, 11):
-            back_off(core, par, core.slots, OPEN, 0, Reason.FILTER)
-            found.append((refusal, int(core.slots[OPEN + Leg.RETRY_MS, 0]) / 1_000))
-        return found
-
-    return Effect(
-        "A refused order waits twice as long each time",
-        "refusals in a row",
-        "pause, seconds",
-        {f"backoff {first}": curve(first) for first in ("500 ms", "1 s", "5 s")},
-        "It doubles up to backoff_max (60 s).",
-        steps=False,
     )

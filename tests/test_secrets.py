@@ -60,6 +60,9 @@ LINES: dict[str, list[str]] = {
     "doctor": ["doctor {served} --config live.toml --db live.sqlite", "doctor {served} --config other.toml"],
     "data download": ["data download {download} --symbol BTC/USDT:USDT --from 2026-01-01 --to 2026-01-01T01:00 --out d.csv.gz"],
     "exchange serve": ["exchange serve --host 192.0.2.1 --port 1", "exchange serve --speed none"],
+    "capsule": ["capsule --around 1min --out night.capsule", f"capsule --around 1h --db {NOWHERE}"],
+    "replay": ["replay night.capsule --json", "replay live.toml"],
+    "runbook": ["runbook stuck_slots --db gridmm.sqlite --out records", f"runbook risk_mode --db {NOWHERE}"],
     "backup": ["backup copies", f"backup copies --db {NOWHERE}"],
     "restore": ["restore live.toml"],
 }  # fmt: skip

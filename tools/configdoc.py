@@ -193,6 +193,7 @@ def page(root: Path = ROOT) -> Written:
 
 def main() -> int:
     """Print the page and its pictures as JSON, or what keeps them from being written."""
+    import gridmm.effects_of_limits  # noqa: F401  adds its pictures
     from gridmm.effects import EFFECTS, SEEN_AT
     from gridmm.settings import Settings
 
