@@ -19,6 +19,7 @@ import click
 from . import __version__
 from .cli_group import ExampleGroup
 from .errors import Exit, GridmmError, Problem, UsageError
+from .secret_files import take_secrets
 
 # %% auto #0
 __all__ = ['DEFAULT_DB', 'WATCHED_SPEED', 'cli', 'main', 'run_command', 'stopping', 'Screen', 'Place', 'run', 'rehearse',
@@ -76,6 +77,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 def run_command(args: list[str]) -> int:
     """Run one command and return its exit code; errors of the user are printed on standard error."""
     try:
+        take_secrets(os.environ)
         code = cli.main([arg for arg in args if arg != "--debug"], prog_name="gridmm", standalone_mode=False)
     except (click.ClickException, GridmmError, click.Abort) as error:
         if "--debug" in args:

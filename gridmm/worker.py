@@ -41,7 +41,11 @@ def accounts_of(environ: Mapping[str, str], said: Collection[str] = ()) -> list[
         environ: Its environment.
         said: Accounts that it was given by name; without any, those that have keys, and the paper account.
     """
-    held = {found[1].lower().replace("_", "-") for name in environ if (found := _KEY.fullmatch(name))}
+    held = {
+        found[1].lower().replace("_", "-")
+        for name, text in environ.items()
+        if text and (found := _KEY.fullmatch(name))
+    }
     return sorted(set(said) or held | {PAPER})
 
 # %% ../nbs/reference/77_worker.ipynb #c008
