@@ -8,6 +8,7 @@ __all__ = ['MANIFEST', 'Copied', 'take', 'look_at', 'put_back', 'prune']
 # %% ../nbs/reference/99_backup.ipynb #c002
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -52,17 +53,19 @@ def _grids_in(db: Path) -> list[str]:
         engine.dispose()
 
 
-def _beside(db: Path, grids: list[str]) -> list[Path]:
+def _beside(db: Path, grids: list[str], events: bool) -> list[Path]:
     """Return the ledgers and logs that are there: of the only grid without its name, of several with."""
     names = [
         "",
         *(grid for grid in grids if "/" not in grid),
     ]  # a grid without a name is called by its symbol
-    return [path for name in names for path in files_of(db, name) if path.exists()]
+    found = [path for name in names for path in files_of(db, name) if path.exists()]
+    return [path for path in found if events or not path.is_dir()]
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _snapshot(source: Path, target: Path) -> None:
@@ -72,13 +75,14 @@ def _snapshot(source: Path, target: Path) -> None:
         connection.execute("VACUUM INTO ?", (str(target),))
 
 # %% ../nbs/reference/99_backup.ipynb #c007
-def take(db: Path, into: Path, now_ms: int) -> Copied:
+def take(db: Path, into: Path, now_ms: int, *, events: bool = True) -> Copied:
     """Copy a database with what belongs to it, and read the copy to its end.
 
     Args:
         db: SQLite file; a grid may trade on it meanwhile.
         into: Folder of copies; a folder named by the time is made in it, readable by you alone.
         now_ms: UTC.
+        events: Whether the event logs come along: for replays, and up to some gigabytes a grid.
 
     Raises:
         UsageError: There is no such database, or a copy of this second.
@@ -97,7 +101,7 @@ def take(db: Path, into: Path, now_ms: int) -> Copied:
         part.mkdir(mode=0o700)
         grids = _grids_in(db)
         _snapshot(db, part / db.name)
-        for path in _beside(db, grids):
+        for path in _beside(db, grids, events):
             if path.is_dir():
                 shutil.copytree(path, part / path.name)
             else:
@@ -149,6 +153,9 @@ def look_at(folder: Path) -> Copied:
         raise UsageError(f"{folder} is not a copy", f"its {MANIFEST} cannot be read", todo) from error
     for name, hash_ in files.items():
         path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            why = "it names a file that would be written somewhere else"
+            raise StateError(f"{folder / MANIFEST}", why, "Use another copy; nothing was changed")
         if not path.is_file() or _hash(path) != hash_:
             why = "it is missing" if not path.is_file() else "it is not what was written"
             raise StateError(f"{path}", why, "Use another copy; nothing was changed")
@@ -180,16 +187,26 @@ def put_back(folder: Path, db: Path) -> tuple[Copied, Path | None]:
     about = json.loads((folder / MANIFEST).read_text())
     try:
         with held(db):
+            theirs = db.parent.stat()
             kept = set_aside(db, ("", *(grid for grid in copied.versions if "/" not in grid)))
             for name in about["files"]:
                 target = db.parent / name.replace(about["database"], db.name, 1)
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, target)
                 target.chmod(0o600)
+                for path in (target, *target.relative_to(db.parent).parents[:-1]):
+                    _give(db.parent / path, theirs)
+            _give(db.with_name(f"{db.name}.lock"), theirs)
     except OSError as error:
         todo = "Make room, or name another file; the copy is as it was"
         raise StoreUnreachable(f"{db}", str(error.strerror or error), todo) from error
     return copied, kept
+
+
+def _give(path: Path, theirs: os.stat_result) -> None:
+    """Let root give what it put back to whoever owns the folder: the grid runs as somebody else."""
+    if os.geteuid() == 0:
+        os.chown(path, theirs.st_uid, theirs.st_gid)
 
 
 def prune(into: Path, keep: int) -> list[str]:

@@ -21,7 +21,7 @@ __all__ = ['backup', 'restore']
     "backup",
     epilog="""
     gridmm backup copies
-    gridmm backup /var/backups/gridmm --db /var/lib/gridmm/gridmm.sqlite --keep 30 --json
+    gridmm backup /var/backups/gridmm --db /var/lib/gridmm/gridmm.sqlite --keep 30 --no-events --json
     """,
 )
 @click.argument("into", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER")
@@ -39,8 +39,11 @@ __all__ = ['backup', 'restore']
     metavar="N",
     help="Remove all but the newest N copies of the folder.",
 )
+@click.option(
+    "--no-events", "bare", is_flag=True, help="Leave the event logs out: smaller, and no replay from it."
+)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def backup(into: Path, db: Path, keep: int | None, as_json: bool) -> None:
+def backup(into: Path, db: Path, keep: int | None, bare: bool, as_json: bool) -> None:
     """Copy a database and what belongs to it into FOLDER, and read the copy to its end.
 
     The grid may run meanwhile. For PostgreSQL, use pg_dump.
@@ -50,7 +53,7 @@ def backup(into: Path, db: Path, keep: int | None, as_json: bool) -> None:
     from gridmm.backup import prune, take
     from gridmm.run import wall_ms
 
-    copied = take(db, into, wall_ms())
+    copied = take(db, into, wall_ms(), events=not bare)
     gone = prune(into, keep) if keep else []
     if as_json:
         about = {

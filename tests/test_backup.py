@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import sqlite3
 import stat
 import subprocess
+import sys
+import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +23,9 @@ from gridmm.backup import MANIFEST, look_at, prune, put_back, take
 from gridmm.cli import run_command
 from gridmm.errors import Fenced, GridmmError, Refused, StateError, StoreUnreachable, UsageError
 from gridmm.look import open_books
+from postgres import Server
 from test_monitor import GRID, ask, eventually, receipt_of, running
+from tools.notebooks import ROOT
 
 NOW_MS = 1_767_225_600_000
 
@@ -212,3 +220,161 @@ def test_what_is_no_file_is_refused_with_what_to_do(
 def test_a_copy_looks_the_same_each_time(traded: Path, tmp_path: Path) -> None:
     copied = take(traded / "grid.sqlite", tmp_path / "copies", NOW_MS)
     assert look_at(copied.folder) == copied == look_at(copied.folder)
+
+
+def test_a_copy_without_events_is_smaller_and_is_traded_on(
+    traded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = take(traded / "grid.sqlite", tmp_path / "copies", NOW_MS)
+    bare = take(traded / "grid.sqlite", tmp_path / "copies", NOW_MS + 1_000, events=False)
+    assert (whole.folder / "grid.sqlite.events").is_dir() and not (
+        bare.folder / "grid.sqlite.events"
+    ).exists()
+    assert bare.size < whole.size
+    monkeypatch.chdir(tmp_path)
+    put_back(bare.folder, tmp_path / "grid.sqlite")
+    play = [
+        "run",
+        "--engine",
+        "simple",
+        "--db",
+        "grid.sqlite",
+        "--duration",
+        "1 h",
+        "--speed",
+        "max",
+        "--json",
+    ]
+    assert run_command(play) == 0
+    assert version(tmp_path / "grid.sqlite") > bare.versions[GRID]
+
+
+@pytest.mark.parametrize("name", ["../grid.sqlite.paper", "/tmp/grid.sqlite.paper", "a/../../b"])
+def test_a_copy_that_would_be_written_elsewhere_is_refused(traded: Path, tmp_path: Path, name: str) -> None:
+    copied = take(traded / "grid.sqlite", tmp_path / "copies", NOW_MS)
+    about = json.loads((copied.folder / MANIFEST).read_text())
+    about["files"][name] = about["files"]["grid.sqlite.paper"]
+    (copied.folder / MANIFEST).write_text(json.dumps(about))
+    with pytest.raises(StateError, match="written somewhere else"):
+        put_back(copied.folder, tmp_path / "here" / "grid.sqlite")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root works for another user")
+@pytest.mark.timeout(300)
+def test_root_copies_and_restores_for_the_user_who_trades(tmp_path: Path) -> None:
+    """As under systemd: the grid's user is another one, and everything it needs stays its own."""
+    folder = Path(tempfile.mkdtemp(prefix="gridmm-owner-"))  # pytest's own are for root alone
+    owner, environment = 65_534, {**os.environ, "NUMBA_DISABLE_JIT": "1", "HOME": str(folder)}
+    os.chown(folder, owner, owner)
+    words = [
+        "run",
+        "--engine",
+        "simple",
+        "--db",
+        "grid.sqlite",
+        "--duration",
+        "10 min",
+        "--speed",
+        "max",
+        "--json",
+    ]
+
+    # It may read everything, since this Python may be root's own; but it writes only what is its own.
+    become = (
+        "setpriv", f"--reuid={owner}", f"--regid={owner}", "--clear-groups", "--inh-caps=+dac_read_search",
+        "--ambient-caps=+dac_read_search",
+    )  # fmt: skip
+
+    def as_owner() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            (*become, sys.executable, "-m", "gridmm", *words), cwd=folder, env=environment, umask=0o077,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def strangers() -> list[str]:
+        return [str(path) for path in folder.rglob("*") if path.lstat().st_uid != owner]
+
+    try:
+        done = as_owner()
+        assert done.returncode == 0, done.stderr
+        copied = take(folder / "grid.sqlite", tmp_path / "copies", NOW_MS)
+        assert strangers() == [], "a copy left something of root's beside the database"
+        (folder / "grid.sqlite.lock").unlink()
+        put_back(copied.folder, folder / "grid.sqlite")
+        assert strangers() == [] and (folder / "grid.sqlite.1").exists()
+        before = version(folder / "grid.sqlite")
+        done = as_owner()
+        assert done.returncode == 0, done.stderr
+        assert version(folder / "grid.sqlite") > before
+    finally:
+        shutil.rmtree(folder)
+
+
+def command_of(page: str, program: str) -> list[str]:
+    """Return the command of a page's text that begins with a program."""
+    cells = json.loads((ROOT / "nbs" / "operations" / page).read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    (found,) = re.findall(rf"{program} -[^`\n]+", text)
+    return shlex.split(found)
+
+
+@pytest.mark.timeout(300)
+def test_a_fleet_goes_on_from_a_dump(postgres: Server, tmp_path: Path) -> None:
+    """The commands of the page, with this machine's addresses: dumped while a worker trades, and put into a new database."""
+    dump = command_of("146_restore.ipynb", "pg_dump")
+    restore = command_of("146_restore.ipynb", "pg_restore")
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("GRIDMM_")}
+    (tmp_path / "grids.toml").write_text(
+        '[[grid]]\nname = "btc"\nmax_position = "10 %"\n[grid.feed]\nspeed = "2000"\n'
+    )
+
+    def gridmm(*words: str, url: str) -> str:
+        done = subprocess.run(
+            (sys.executable, "-m", "gridmm", *words, "--db", url), cwd=tmp_path, env=clean, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def saved(url: str) -> int:
+        said = json.loads(gridmm("status", "--json", url=url))
+        return int(said["version"])
+
+    def tool(words: list[str], url: str) -> None:
+        address = url.replace("+psycopg", "")
+        mine = [word.replace("postgresql://bot@db.example/grids", address) for word in words]
+        assert mine != words, "the page's address is another one"
+        mine[0] = str(postgres.programs / words[0])
+        subprocess.run(mine, cwd=tmp_path, check=True, capture_output=True)
+
+    @contextmanager
+    def working(url: str) -> Iterator[None]:
+        command = (sys.executable, "-m", "gridmm", "worker", "--db", url, "--monitor", "off")
+        with (tmp_path / "said").open("a") as said:
+            process = subprocess.Popen(command, cwd=tmp_path, env=clean, stderr=said)
+            try:
+                yield
+            finally:
+                process.terminate()
+                assert process.wait(timeout=60) == 0, (tmp_path / "said").read_text()
+
+    old, new = postgres.new_database(), postgres.new_database()
+    try:
+        gridmm("fleet", "add", "grids.toml", url=old)
+        with working(old):
+            eventually(lambda: "btc" in (tmp_path / "said").read_text())
+            time.sleep(3)
+            tool(dump, old)
+            at_dump = saved(old)
+        postgres.drop_database(old)  # the disk is gone
+        tool(restore, new)
+        restored = saved(new)
+        assert 0 < restored <= at_dump
+        with working(new):
+            eventually(lambda: saved(new) > restored + 3)
+        (row,) = json.loads(gridmm("fleet", "list", "--json", url=new))["grids"]
+        assert (row["grid"], row["note"]) == ("btc", "")
+        assert json.loads(gridmm("status", "--json", url=new))["risk"] == "NORMAL"
+    finally:
+        postgres.drop_database(old)
+        postgres.drop_database(new)

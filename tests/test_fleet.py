@@ -103,6 +103,7 @@ def test_keys_in_the_environment_name_accounts() -> None:
     environ = {"GRIDMM_MAIN_API_KEY": "k", "GRIDMM_MAIN_API_SECRET": "s", "GRIDMM_SUB_2_API_KEY": "k"}
     environ |= {"GRIDMM_API_KEY": "k", "GRIDMM_GRID__MODE": "long"}
     assert accounts_of(environ) == ["main", "paper", "sub-2"]
+    assert accounts_of({"GRIDMM_MAIN_API_KEY": ""}) == ["paper"], "a compose file cannot leave a variable out"
     assert accounts_of(environ, ["main"]) == ["main"]
 
 

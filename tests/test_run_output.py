@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import Any
 
 from gridmm.desk import Receipt
-from gridmm.run_output import decision_line, receipt_line, receipt_table
+from gridmm.run_output import RUNBOOK, decision_line, receipt_line, receipt_table
 from gridmm.units import Instrument
 from gridmm.v1.decision_pb2 import DecisionRecord, PlanRow
 from gridmm.v1.vocabulary_pb2 import Action, LegName, Reason, RiskMode, Side
+from tools.notebooks import ROOT
 
 BTC = Instrument("BTC/USDT", "spot", Decimal("0.01"), Decimal("0.00001"))
 
@@ -65,7 +66,16 @@ def test_a_decision_isone_line_with_decimal_strings() -> None:
             }
         ],
         "hash_after": "a1",
+        "runbook": "operations/risk_mode",
     }
+
+
+def test_only_a_grid_that_is_held_back_names_its_runbook() -> None:
+    page = ROOT / "nbs" / RUNBOOK.replace("/", "/140_")
+    assert page.with_suffix(".ipynb").is_file()
+    for name, mode in RiskMode.items():
+        line = json.loads(decision_line(DecisionRecord(risk_mode=name), BTC))
+        assert ("runbook" in line) == (mode > RiskMode.RISK_MODE_NORMAL), line
 
 
 def test_a_receipt_reads_back() -> None:
