@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from . import __version__
-from .errors import BadChecksum, Truncated, UnknownVersion, UsageError
+from .errors import BadChecksum, StateError, Truncated, UnknownVersion, UsageError
 from .event_log import Torn, pack, pieces, read_head, segments
 from .layout import EVENT_SIZE, Ev
 from .model import core_hash, seal, to_state, unseal
@@ -61,12 +61,29 @@ def _stretch(path: Path, head: SegmentHeader, from_ms: int, to_ms: int, limit: i
     return found
 
 
-def _stretches(folder: Path, from_ms: int, to_ms: int) -> tuple[list[_Stretch], list[str]]:
-    """Return what is wanted of each segment, oldest first, and what is missing between them."""
-    heads = [(path, head) for path in segments(folder) if (head := read_head(path)) is not None]
-    if not heads:
+def _heads(folder: Path) -> list[tuple[Path, SegmentHeader]]:
+    """Return the segments that can be played, oldest first."""
+    found = []
+    for path in segments(folder):
+        try:
+            head = read_head(path)
+        except FileNotFoundError:
+            continue  # the process has just removed it, as the oldest one
+        except ValueError as error:
+            raise StateError(
+                f"{path}", str(error), "Name the event log's folder, and nothing else in it"
+            ) from error
+        if head is not None:
+            found.append((path, head))
+    if not found:
         todo = "Name the folder that ends in .events beside the state of the grid, with --events"
         raise UsageError(f"{folder}", "it holds no event log", todo)
+    return found
+
+
+def _stretches(folder: Path, from_ms: int, to_ms: int) -> tuple[list[_Stretch], list[str]]:
+    """Return what is wanted of each segment, oldest first, and what is missing between them."""
+    heads = _heads(folder)
     found: list[_Stretch] = []
     lost, limit = [], 2**63 - 1
     for path, head in reversed(heads):
@@ -192,7 +209,12 @@ def cut(
         made.parts.append(part)
         made.decisions.extend(inside)
     if saved:
-        at, newest = unseal(saved).event_sequence, found[-1]
+        state, newest = unseal(saved), found[-1]
+        first = unseal(newest.head.state) if newest.head.state else state
+        if (first.symbol, first.instance) != (state.symbol, state.instance):
+            why = f"it is the log of a grid on {first.symbol}, and not that of {grid}"
+            raise UsageError(f"{folder}", why, "Name that of the grid with --events")
+        at = state.event_sequence
         if newest.first - 1 <= at <= newest.last:
             made.saved_state = saved
         elif at >= newest.end and made.parts[-1].ends:

@@ -230,7 +230,11 @@ class Session(Reader):
         i, figure = self.instrument(), _figure("Ladder over time", "UTC", f"price, {self.instrument().quote}")
         touch = [float(i.price(one.bid_ticks + one.ask_ticks) / 2) for one in records]
         figure.add_scatter(
-            x=[_at(one.time_ms) for one in records], y=touch, name="market", line={"color": "gray"}
+            x=[_at(one.time_ms) for one in records],
+            y=touch,
+            mode="lines",
+            name="market",
+            line={"color": "gray"},
         )
         for side, color in (("buy", "seagreen"), ("sell", "firebrick")):
             x: list[datetime | None] = []

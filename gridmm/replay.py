@@ -50,8 +50,12 @@ class Player:
         if not head.state:
             raise StateError(what, "it begins without a State", "Take a moment of a later segment")
         if len(head.parameters) != PAR_SIZE:
+            if not head.parameters:
+                raise UnknownVersion(
+                    what, "parameters were not kept then", "Take a moment of a later segment"
+                )
             why = f"it has {len(head.parameters)} parameters, this gridmm ({__version__}) has {PAR_SIZE}"
-            raise UnknownVersion(what, why, todo if head.parameters else "Take a moment of a later segment")
+            raise UnknownVersion(what, why, todo)
         self.core, self.meta = from_state(unseal(head.state, head.symbol))
         self.par = np.array(head.parameters, dtype=np.int64)
         self.hash = core_hash(self.core)
@@ -79,7 +83,7 @@ class Player:
         if hashed or decided:
             self.hash = core_hash(core)
         if not decided:
-            self._seen.append(self.hash)
+            self._seen += [self.hash] if hashed else []
             return None
         before = self._seen[0]
         if told is not None and (told.hash_before in self._seen or not hashed):
