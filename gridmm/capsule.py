@@ -25,7 +25,7 @@ from .v1.capsule_pb2 import Capsule, CapsulePart
 from .v1.decision_pb2 import DecisionRecord
 from .v1.event_log_pb2 import SegmentHeader
 
-# %% ../nbs/reference/121_capsule.ipynb #c005
+# %% ../nbs/reference/121_capsule.ipynb #c006
 Records = Callable[[int], Iterable[DecisionRecord]]  # all decisions from this number on, oldest first
 
 
@@ -85,7 +85,7 @@ def _stretches(folder: Path, from_ms: int, to_ms: int) -> tuple[list[_Stretch], 
             lost.append(f"everything before segment {heads[0][1].segment}: older ones are not kept any more")
     return [one for one in reversed(found) if one.first], lost[::-1]
 
-# %% ../nbs/reference/121_capsule.ipynb #c006
+# %% ../nbs/reference/121_capsule.ipynb #c007
 def _events(path: Path, head: SegmentHeader, first: int, last: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, event) of a segment from `first` to `last`."""
     number = int(head.first_sequence)
@@ -122,7 +122,7 @@ def _lead(one: _Stretch, start: int, records: Records) -> tuple[SegmentHeader, i
     head.state_hash, head.state = core_hash(player.core), seal(to_state(player.core, player.meta))
     return head, count
 
-# %% ../nbs/reference/121_capsule.ipynb #c008
+# %% ../nbs/reference/121_capsule.ipynb #c009
 def _part(one: _Stretch, records: Records, lost: list[str]) -> tuple[CapsulePart, list[DecisionRecord]]:
     """Return a stretch with the State before it, and the decisions that were recorded for its events."""
     start, inside, beyond = int(one.head.first_sequence), [], []
@@ -206,7 +206,7 @@ def cut(
 KIND = "gridmm capsule"
 FORMAT_VERSION = 1
 
-# %% ../nbs/reference/121_capsule.ipynb #c010
+# %% ../nbs/reference/121_capsule.ipynb #c016
 _TAIL = Capsule(checksum=1).SerializeToString()[:-8]
 
 
