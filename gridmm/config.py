@@ -478,8 +478,13 @@ def template(values: Mapping[str, object] | None = None) -> str:
 
 # %% ../nbs/reference/32_config.ipynb #c036
 def config_hash(settings: Settings) -> str:
-    """Return 16 hexadecimal digits that change when a value changes that decisions depend on."""
+    """Return 16 hexadecimal digits that change when a value changes that decisions depend on.
+
+    What the account holds is not of them: at an exchange that is another number after each trade.
+    """
     said = [
-        f"{p.key}={text_of(settings, p.key)}" for p in catalogue(Settings) if p.table not in ("feed", "stop")
+        f"{p.key}={text_of(settings, p.key)}"
+        for p in catalogue(Settings)
+        if p.table not in ("feed", "stop") and p.key not in ("paper.equity", "paper.base")
     ]
     return hashlib.blake2b("\n".join(said).encode(), digest_size=8).hexdigest()

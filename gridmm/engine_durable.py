@@ -199,11 +199,9 @@ class DurableEngine(Durably, Desk):
         self._price: Price | None = None
         self._wake = asyncio.Event()
         self._deaf, self._heard_ms, self._polled_ms, self._reconciled_ms = False, clock_ms(), 0, clock_ms()
-        self._ahead_ms = -(2**62)  # our time less the loop's
-        self._priced, self._since_ms = (
-            False,
-            0,
-        )  # what is saved is of another time: no decision before a price of now
+        self._ahead_ms, self._again_ms = -NEVER_MS, 0  # our time less the loop's; when to reconcile again
+        # what is saved is of another time: no decision before a price of now
+        self._priced, self._since_ms = False, 0
 
     @property
     def now_ms(self) -> int:
@@ -330,7 +328,8 @@ class DurableEngine(Durably, Desk):
         """Take everything that has come: what was missed, news, the price, the time, commands."""
         self.raise_failed()
         self._priced = self._priced or self._price is not None
-        if self._deaf or self.now_ms - self._reconciled_ms >= RECONCILE_MS:
+        due = self._deaf or self.now_ms - self._reconciled_ms >= RECONCILE_MS
+        if due and self.now_ms >= self._again_ms:
             await self._catch_up()
         while self.inbox and self._ready():
             self.take(*self.inbox.popleft())
@@ -353,19 +352,18 @@ class DurableEngine(Durably, Desk):
         for request in self.requests(utc_ms):
             self.carry_out(request, utc_ms)
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, strict: bool = False) -> None:
         """Ask for what may have been missed; while nobody answers, the age of the stream is a matter of risk."""
         if self._deaf:
             await self.on_risk_update(Trigger.STALE_USER, self.now_ms - self._heard_ms, self.now_ms)
-        with suppress(ExchangeUnreachable):
-            found = await reconcile(
-                self.session, self.exchange, self.now_ms, self._saved_ms(), self.believer()
-            )
-            for news in found:
+        self._again_ms = self.now_ms + AGAIN_MS  # each try costs requests, and prices wait for it
+        with suppress(*(() if strict else (ExchangeUnreachable,))):
+            about = (self.session, self.exchange, self.now_ms, self._saved_ms(), self.believer())
+            for news in await reconcile(*about):
                 self.take(*news)
             # Until a stream that ended is open again, nobody hears anything: a little later the same is asked again.
-            before_ms = RECONCILE_MS - AGAIN_MS if self._deaf else 0
-            self._deaf, self._heard_ms, self._reconciled_ms = False, self.now_ms, self.now_ms - before_ms
+            self._reconciled_ms = self.now_ms - (RECONCILE_MS - AGAIN_MS if self._deaf else 0)
+            self._deaf, self._again_ms, self._heard_ms = False, 0, self.now_ms
             await self.on_risk_update(Trigger.STALE_USER, 0, self.now_ms)
 
     async def _withdraw(self, how: Stop, bound_ms: int) -> None:
@@ -397,6 +395,9 @@ class DurableEngine(Durably, Desk):
         done: list[Receipt] = []
 
         async def tell() -> None:
+            if self._again_ms:  # the last look failed: a trade may be missing
+                await self._catch_up(strict=True)
+                session.save()
             done.append(await self.receipt())
 
         await self._until_reached(tell)

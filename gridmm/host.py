@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import Refused
+from .tables import one_line
 
 # %% ../nbs/reference/66_host.ipynb #c003
 if TYPE_CHECKING:
@@ -152,9 +153,16 @@ class Host:
         )
         _HOST.append(self)
         own.DBOS.listen_queues(list(self.queues))
-        own.DBOS.launch()
-        for queue, most in self.queues.items():
-            await own.DBOS.register_queue_async(queue, worker_concurrency=most, polling_interval_sec=POLL_S)
+        try:
+            with one_line(self.engine.url.render_as_string(hide_password=True)):
+                own.DBOS.launch()
+                for queue, most in self.queues.items():
+                    about = {"worker_concurrency": most, "polling_interval_sec": POLL_S}
+                    await own.DBOS.register_queue_async(queue, **about)
+        except BaseException:
+            _HOST.remove(self)
+            own.DBOS.destroy()
+            raise
         self._tidying = asyncio.create_task(self._tidy())
         return self
 

@@ -147,7 +147,10 @@ class LiveDesk:
             if mine := named.get(request.client_id) or (nameless[0] if same else None):
                 answers.append(mine.outcome(request.client_id))
                 if mine.row.answer == Answer.ACCEPTED:
-                    self._name(mine.code, request.client_id)
+                    try:
+                        self._name(mine.code, request.client_id)
+                    except ValueError as error:
+                        answers[-1] = Unknown(request.client_id, str(error))
             else:
                 answers.append(Unknown(request.client_id, "no answer has its name"))
         return answers
@@ -241,6 +244,6 @@ def refusals(body: str) -> list[dict[str, Any]]:
     try:
         said = json.loads(body)
         each = [one for one in said["data"] if one["clOrdId"] and one["sCode"] != "0"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return []
     return [{"clientOrderId": one["clOrdId"], "info": one, "status": "rejected"} for one in each]

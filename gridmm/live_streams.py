@@ -88,7 +88,7 @@ def fill_of(entry: Mapping[str, Any], client_id: str, fee_value: Decimal | None 
         KeyError: A word of it is missing, or not known.
     """
     fee = entry.get("fee") or {}
-    if not entry["id"] or not entry["order"]:
+    if str(entry["id"] or 0) == "0" or not entry["order"]:  # 0 is what Binance calls no trade
         raise ValueError("a trade without a number, or of no order")
     paid = amount_of(fee.get("cost"), "the fee", above=-_MOST)
     if paid and not fee.get("currency"):

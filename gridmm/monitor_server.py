@@ -328,8 +328,10 @@ def monitored(
         except Refused as error:
             if listen is not None:
                 raise
-            say(f"no monitor: {error}")
-            yield None
+            monitor = Monitor()
+            why = str(error)
+            monitor.on_first = lambda: say(f"no monitor: {why}")
+            yield monitor
             return
         if not place_of(listen or DEFAULT_LISTEN).loopback:
             say("warning: the monitor is open to other machines: who reaches it sees positions and profits")

@@ -119,7 +119,8 @@ def param(default: Any, meaning: str, effect: str = "", change: Change = "now", 
         effect: What a larger value, or the other choice, does.
         change: When a new value of a running grid takes effect.
         **limits: `low` and `high`, inclusive and as a person would write them; `over` is an exclusive lower bound.
-            `left_out` says what happens where there is no default.
+            `left_out` says what happens where there is no default; `reason` names what the parameter makes a level
+            absent for, words apart by spaces.
     """
     return Field(
         default, description=meaning, json_schema_extra={"effect": effect, "change": change, **limits}
@@ -173,6 +174,7 @@ class Parameter:
         change: `now`, `epoch` or `start`.
         example: Completes "Write ...".
         left_out: What stands in where there is no default.
+        reasons: Why a level is absent because of it, as `vocabulary.Reason` names them.
     """
 
     key: str
@@ -184,6 +186,7 @@ class Parameter:
     change: str
     example: str
     left_out: str = ""
+    reasons: tuple[str, ...] = ()
 
     @property
     def table(self) -> str:
@@ -204,11 +207,18 @@ def catalogue(
         key = f"{table}.{name}".lstrip(".")
         extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from catalogue(field.annotation, key, {**extra.get("defaults", {}), "": field.description})
+            # a limit has no words of its own: the trigger's are its words; what is not a trigger lends none
+            about = (
+                {"meaning": field.description, "effect": extra.get("effect", "")}
+                if "defaults" in extra
+                else {}
+            )
+            yield from catalogue(field.annotation, key, {**extra.get("defaults", {}), "": about})
         else:
             given = own or {}
-            # a limit has no meaning of its own: the trigger's is its meaning
-            meaning = field.description or given.get("", "")
+            words = given.get("", {}) if not field.description else {}
+            meaning = field.description or words.get("meaning", "")
+            extra = {**extra, "effect": extra.get("effect") or words.get("effect", "")}
             yield _describe(key, given.get(name, field.default), meaning, extra, field)
 
 # %% ../nbs/reference/28_schema.ipynb #c014
@@ -238,6 +248,7 @@ def _describe(key: str, default: Any, meaning: str, extra: dict[str, Any], field
         change=extra.get("change", "now"),
         example=kind.example,
         left_out=extra.get("left_out", ""),
+        reasons=tuple(extra.get("reason", "").split()),
     )
 
 

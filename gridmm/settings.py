@@ -39,22 +39,24 @@ class Lattice(Section):
     """Where the levels stand."""
 
     mode: Literal["long", "short", "neutral"] = param(
-        "long", "Which sign the grid may hold.", "neutral opens both, one sign at a time", "start")
+        "long", "Which sign the grid may hold.", "neutral opens both, one sign at a time", "start", reason="SIDE")
     spacing: Literal["geometric", "arithmetic"] = param(
         "geometric", "Whether levels are a constant ratio or a constant difference apart.", "arithmetic: fees weigh more at high prices",
         "epoch")
     price_interval: Interval = param(
-        "20 bps", "Distance of neighbouring levels.", "wider: fewer round trips, more from each", "epoch", over="0")
+        "20 bps", "Distance of neighbouring levels.", "wider: fewer round trips, more from each", "epoch", over="0",
+        reason="OUTSIDE")
     interval_mode: Literal["atr", "max", "fixed"] = param(
         "atr", "How the interval follows volatility: base x scale x ATR / reference, max(base, scale x ATR), or not.",
         "fixed keeps price_interval (and the fee floor)", "epoch")
     volatility_scale: Factor = param(
         "1", "Strength of that adaptation.", "larger: wider grid at the same ATR", "epoch", over="0", high="100")
     interval_cap: Factor = param(
-        "4", "Widest interval, as a multiple of price_interval.", "larger: may widen further", "epoch", low="1", high="100")
+        "4", "Widest interval, as a multiple of price_interval.", "larger: may widen further", "epoch", low="1", high="100",
+        reason="FEE_FLOOR")
     fee_floor: Factor = param(
         "4", "Narrowest interval, as a multiple of the one-way maker fee.", "below 2 each round trip loses", "epoch",
-        low="0", high="100")
+        low="0", high="100", reason="FEE_FLOOR")
     allow_losing_interval: Flag = param(
         False, "Accept an interval below two maker fees.", "true: round trips may lose; for experiments", "start")
 # fmt: on
@@ -64,33 +66,39 @@ class Lattice(Section):
 class Grid(Lattice):
     """Where the grid stands, and how much it may hold."""
 
-    grid_size: Count = param(10, "Opening orders a side.", "larger: deeper ladder", low=1, high=100)
-    buy_levels: MaybeCount = param(None, "Opening buys, where they differ.", "larger: deeper", left_out="grid_size", low=0, high=100)
-    sell_levels: MaybeCount = param(None, "Opening sells, where they differ.", "larger: higher", left_out="grid_size", low=0, high=100)
+    grid_size: Count = param(10, "Opening orders a side.", "larger: deeper ladder", low=1, high=100, reason="OUTSIDE")
+    buy_levels: MaybeCount = param(None, "Opening buys, where they differ.", "larger: deeper", left_out="grid_size", low=0, high=100,
+        reason="OUTSIDE")
+    sell_levels: MaybeCount = param(None, "Opening sells, where they differ.", "larger: higher", left_out="grid_size", low=0, high=100,
+        reason="OUTSIDE")
     order_notional: Quote = param(
         "1 %", "Size of one cell; floored to lots when its order is placed.", "larger: more gain and more inventory",
-        over="0")
+        over="0", reason="NOTIONAL")
     max_position: Base = param(
         "50 %", "Largest position. The grid size does not bound inventory, only this does.",
-        "larger: more inventory in a run", over="0")
+        "larger: more inventory in a run", over="0", reason="CAP CAP_WAIT")
     gross_limit: MaybeBase = param(
-        None, "Largest sum of long and short, open orders included.", "larger: both signs at once", left_out="twice max_position", over="0")
+        None, "Largest sum of long and short, open orders included.", "larger: both signs at once", left_out="twice max_position",
+        over="0", reason="CAP CAP_WAIT")
     skew_factor: Factor = param(
         "0.5", "How far a full position pushes its own window away, in halves of the window.",
-        "larger: accumulates later", low="0", high="1")
+        "larger: accumulates later", low="0", high="1", reason="SKEW")
     seed: Coins = param(
-        "0", "Base already held that belongs to the grid.", "needed on spot to sell first", "start", low="0")
+        "0", "Base already held that belongs to the grid.", "larger: more can be sold first; needed for that on spot", "start", low="0", reason="CAP FUNDS")
     target_position: Exact = param(
-        "0", "Position that the skew steers to, base, beyond the seed.", "above 0 leans long")
-    price_min: Price = param(None, "No opening below this price.", "higher: smaller range", left_out="no bound", over="0")
-    price_max: Price = param(None, "No opening above this price.", "lower: smaller range", left_out="no bound", over="0")
+        "0", "Position that the skew steers to, base, beyond the seed.", "above 0 leans long, below 0 short", reason="SKEW")
+    price_min: Price = param(None, "No opening below this price.", "higher: smaller range", left_out="no bound", over="0",
+        reason="PRICE_BOUNDS")
+    price_max: Price = param(None, "No opening above this price.", "lower: smaller range", left_out="no bound", over="0",
+        reason="PRICE_BOUNDS")
     stop_loss: Quote = param("0", "Loss of grid equity that ends the session.", "0 is off", low="0")
     take_profit: Quote = param("0", "Gain of grid equity that ends the session.", "0 is off", low="0")
     on_stop: Literal["hold", "flatten"] = param(
         "hold", "What those two do with the position.", "flatten crosses the spread")
     flip_dwell: Time = param(
-        "60 s", "Pause of a neutral grid between one sign and the other.", "longer: fewer flips", high="1 d")
-    max_epochs: Count = param(4, "Lattices with filled cells that may coexist.", "larger: follows volatility longer", "start", low=1, high=16)
+        "60 s", "Pause of a neutral grid between one sign and the other.", "longer: fewer flips", high="1 d", reason="SIDE")
+    max_epochs: Count = param(4, "Lattices with filled cells that may coexist.", "larger: follows volatility longer", "start", low=1, high=16,
+        reason="EPOCH")
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -111,20 +119,21 @@ class Atr(Section):
         "larger: longer memory", "start", low=1, high=256)
     change_pct: Count = param(
         20, "Smallest change of the interval, in percent, that is worth a new lattice.", "larger: fewer lattices",
-        low=1, high=1_000)
-    dwell: Time = param("1 h", "Shortest life of a lattice.", "longer: fewer lattices", high="30 d")
+        low=1, high=1_000, reason="EPOCH")
+    dwell: Time = param("1 h", "Shortest life of a lattice.", "longer: fewer lattices", high="30 d", reason="EPOCH")
 
 
 class Trend(Section):
     """When opening against a trend is withheld."""
 
-    enabled: Flag = param(False, "Whether a trend withholds opening levels.")
+    enabled: Flag = param(False, "Whether a trend withholds opening levels.", "true: less is bought into a fall, and into its turn", reason="TREND")
     factor: Factor = param(
-        "1", "Levels withheld for each unit of z = n / sqrt(C).", "larger: withholds more", over="0", high="100")
-    window: Count = param(64, "Level moves that are looked at.", "larger: slower", low=4, high=256)
+        "1", "Levels withheld for each unit of z = n / sqrt(C).", "larger: withholds more", over="0", high="100", reason="TREND")
+    window: Count = param(64, "Level moves that are looked at.", "larger: slower", low=4, high=256, reason="TREND")
     enter_ratio: Factor = param(
-        "2", "Variance ratio n^2 / C that switches it on.", "larger: later", over="0", high="256")
-    leave_ratio: Factor = param("1", "Variance ratio that switches it off.", "smaller: stays longer", low="0", high="256")
+        "2", "Variance ratio n^2 / C that switches it on.", "larger: later", over="0", high="256", reason="TREND")
+    leave_ratio: Factor = param(
+        "1", "Variance ratio that switches it off.", "smaller: stays longer", low="0", high="256", reason="TREND")
 # fmt: on
 
 # %% ../nbs/reference/29_settings.ipynb #c015
@@ -135,43 +144,45 @@ _ACTION = "Stop opening and let closing orders work, or stop quoting."
 class Trip(Section):
     """What every trigger has."""
 
-    action: Act = param("reduce_only", _ACTION)
+    action: Act = param(
+        "reduce_only", _ACTION, "halt leaves what is held without closing orders", reason="RISK"
+    )
 
 
 class CountTrip(Trip):
     """A trigger that counts."""
 
-    limit: Count = param(0, "", low=0, high=1_000_000)
+    limit: Count = param(0, "", low=0, high=1_000_000, reason="RISK")
 
 
 class TimeTrip(Trip):
     """A trigger on a time."""
 
-    limit: Time = param("0 s", "", high="30 d")
+    limit: Time = param("0 s", "", high="30 d", reason="RISK")
 
 
 class FactorTrip(Trip):
     """A trigger on a ratio."""
 
-    limit: Factor = param("0", "", low="0", high="1000000")
+    limit: Factor = param("0", "", low="0", high="1000000", reason="RISK")
 
 
 class ShareTrip(Trip):
     """A trigger on a share."""
 
-    limit: Share = param("0", "", low="0 %", high="100 %")
+    limit: Share = param("0", "", low="0 %", high="100 %", reason="RISK")
 
 
 class MoneyTrip(Trip):
     """A trigger on quote money."""
 
-    limit: Quote = param("0", "", low="0")
+    limit: Quote = param("0", "", low="0", reason="RISK")
 
 
 class BaseTrip(Trip):
     """A trigger on a base quantity."""
 
-    limit: Exact = param("0", "", low="0")
+    limit: Exact = param("0", "", low="0", reason="RISK")
 
 # %% ../nbs/reference/29_settings.ipynb #c017
 # fmt: off
@@ -186,12 +197,12 @@ class SpikeTrip(FactorTrip):
 
     drop: Share = param("1 %", "How far below the mean close the candle must end.", "larger: rarer", low="0 %", high="100 %")
     length: Count = param(20, "Candles in the mean volume.", "larger: slower", "start", low=2, high=256)
-    symbols: Names = param((), "Other symbols to watch; none until a feed brings their candles.", change="start")
-    require: Literal["any", "all"] = param("any", "Whether one symbol is enough or all must spike.")
+    symbols: Names = param((), "Other symbols to watch; none until a feed brings their candles.", "more: trips more often where any is enough", "start")
+    require: Literal["any", "all"] = param("any", "Whether one symbol is enough or all must spike.", "all: rarer")
 # fmt: on
 
 # %% ../nbs/reference/29_settings.ipynb #c019
-def trip(meaning: str, effect: str = "0 is off", **defaults: Any) -> Any:
+def trip(meaning: str, effect: str = "larger: trips later; 0 is off", **defaults: Any) -> Any:
     """Declare a trigger of the `Risk` section with its own defaults."""
     return Field(
         default_factory=dict, description=meaning, json_schema_extra={"effect": effect, "defaults": defaults}
@@ -203,9 +214,11 @@ class Risk(Section):
     """When the grid stops opening, or stops."""
 
     rearm: Time = param("10 min", "How long a trigger must be clear before it re-arms by itself.", "longer: calmer", high="30 d")
-    window: Time = param("1 min", "Window in which rejects and errors are counted.", low="1 s", high="1 d")
-    cover_spot_shorts: Flag = param(False, "Whether REDUCE_ONLY on spot may buy back what shorts sold.")
-    operator: CountTrip = trip("A person paused the grid.", "a limit of 0 would make the pause void", limit=1)
+    window: Time = param("1 min", "Window in which rejects and errors are counted.", "longer: fewer of them are enough to trip", low="1 s",
+        high="1 d")
+    cover_spot_shorts: Flag = param(False, "Whether REDUCE_ONLY on spot may buy back what shorts sold.", "true: shorts close in risk mode too",
+        reason="RISK")
+    operator: CountTrip = trip("A person paused the grid.", "0 would make the pause void", limit=1)
     volume_spike: SpikeTrip = trip("Volume of a candle over its mean, while the price fell.", limit="5")
     atr_spike: FactorTrip = trip("ATR against its reference.", limit="4")
     drawdown: DrawdownTrip = trip("Loss of equity since its peak.", limit="15 %", action="halt")
@@ -216,9 +229,9 @@ class Risk(Section):
     stale_user: TimeTrip = trip("Age of the order stream.", limit="5 min")
     mismatch: BaseTrip = trip("Difference between our position and the exchange's, base.", limit="0.00000001", action="halt")
     rejects: CountTrip = trip("Orders that the exchange refused within the window.", limit=20)
-    errors: CountTrip = trip("Commands without an answer, or not sent, within the window.", "one lost call may carry 20", limit=50)
+    errors: CountTrip = trip("Commands without an answer, or not sent, within the window.", "larger: trips later, and one lost call may carry 20; 0 is off", limit=50)
     clock_skew: TimeTrip = trip("Difference between our clock and the exchange's.", limit="2 s")
-    liquidation: ShareTrip = trip("Distance to liquidation; trips *below* it.", limit="10 %")
+    liquidation: ShareTrip = trip("Distance to liquidation; trips *below* it.", "larger: trips earlier; 0 is off", limit="10 %")
     stray_order: CountTrip = trip("Orders with our ids that no cell knows.", limit=1)
     late_fill: CountTrip = trip("Fills of orders that were already final.", limit=1)
     absent_order: CountTrip = trip("Working orders that the exchange does not know.", limit=1, action="halt")
@@ -251,16 +264,22 @@ def trip_defaults() -> dict[str, dict[str, Any]]:
 class Execution(Section):
     """How orders go out."""
 
-    max_open_orders: Count = param(100, "Open orders at a time.", "smaller: far closing orders wait", low=2, high=500)
-    reprice_dwell: Time = param("10 s", "Shortest time between two prices of a closing order.", "longer: fewer replacements", high="1 d")
+    max_open_orders: Count = param(100, "Open orders at a time.", "smaller: far closing orders wait", low=2, high=500,
+        reason="ORDER_LIMIT PARKED")
+    reprice_dwell: Time = param("10 s", "Shortest time between two prices of a closing order.", "longer: fewer replacements", high="1 d",
+        reason="REPRICE")
     max_slippage: Interval = param("20 bps", "How far behind the touch an order that flattens may trade.", "wider: surer and dearer", over="0")
     close_may_take: Flag = param(False, "Whether a closing order may take.", "true: pays the taker fee")
-    actions_per_second: Factor = param("10", "Placements and cancels a second.", "0 is unlimited", low="0", high="1000")
-    burst: Factor = param("40", "How many may go out at once after a quiet time.", "larger: quicker first ladder", low="1", high="1000")
-    backoff: Time = param("1 s", "First pause after a reject; doubles each time.", "longer: calmer", low="1 ms", high="1 h")
-    backoff_max: Time = param("60 s", "Longest pause.", "longer: calmer", low="1 ms", high="1 d")
-    dead_man: Time = param("60 s", "Time without a word from us after which the exchange cancels our orders, where it can.", "0 is off", "start", high="1 h")
-    query_after: Time = param("5 s", "Time without an answer after which an order is asked for.", "longer: fewer questions", low="100 ms", high="1 h")
+    actions_per_second: Factor = param("10", "Placements and cancels a second.", "smaller: a ladder takes longer to stand; 0 is unlimited",
+        low="0", high="1000", reason="BUDGET")
+    burst: Factor = param("40", "How many may go out at once after a quiet time.", "larger: quicker first ladder", low="1", high="1000",
+        reason="BUDGET")
+    backoff: Time = param("1 s", "First pause after a reject; doubles each time.", "longer: calmer", low="1 ms", high="1 h",
+        reason="BACKOFF POST_ONLY_BACKOFF")
+    backoff_max: Time = param("60 s", "Longest pause.", "longer: calmer", low="1 ms", high="1 d", reason="BACKOFF POST_ONLY_BACKOFF")
+    dead_man: Time = param("60 s", "Time without a word from us after which the exchange cancels our orders, where it can.", "shorter: less stands while we are gone; 0 is off",
+        "start", high="1 h")
+    query_after: Time = param("5 s", "Time without an answer after which an order is asked for.", "longer: fewer questions", low="100 ms", high="1 h", reason="UNRESOLVED")
 # fmt: on
 
 # %% ../nbs/reference/29_settings.ipynb #c024
@@ -268,15 +287,18 @@ class Execution(Section):
 class Market(Section):
     """The instrument's rules; a live exchange states them itself."""
 
-    symbol: Text = param("BTC/USDT:USDT", "Unified name.", "BTC/USDT is spot", "start")
-    market: Literal["spot", "perpetual"] = param("perpetual", "Kind of market.", change="start")
-    tick: Exact = param("0.1", "Step of prices.", change="start", over="0")
-    lot: Exact = param("0.001", "Step of quantities.", change="start", over="0")
-    min_quantity: Coins = param("0.001", "Smallest order.", "0 is none", "start", low="0")
-    min_notional: Money = param("5", "Smallest value of an order.", "0 is none", "start", low="0")
-    maker_fee: Share = param("2 bps", "Fee of a resting order; negative is a rebate.", change="start", low="-100 bps", high="1000 bps")
-    taker_fee: Share = param("5 bps", "Fee of an order that takes.", change="start", low="-100 bps", high="1000 bps")
-    multiplier: Exact = param("1", "Base per unit of quantity.", change="start", over="0")
+    symbol: Text = param("BTC/USDT:USDT", "Unified name.", "BTC/USDT is spot, BTC/USDT:USDT a perpetual", "start")
+    market: Literal["spot", "perpetual"] = param("perpetual", "Kind of market.", "spot cannot sell what it does not hold", "start", reason="FUNDS")
+    tick: Exact = param("0.1", "Step of prices.", "larger: no interval below two of them", "start", over="0")
+    lot: Exact = param("0.001", "Step of quantities.", "larger: sizes are floored further", "start", over="0", reason="NOTIONAL")
+    min_quantity: Coins = param("0.001", "Smallest order.", "larger: small cells do not open; 0 is none", "start", low="0", reason="NOTIONAL DUST")
+    min_notional: Money = param("5", "Smallest value of an order.", "larger: small cells do not open; 0 is none", "start", low="0",
+        reason="NOTIONAL DUST")
+    maker_fee: Share = param("2 bps", "Fee of a resting order; negative is a rebate.", "larger: raises the floor of the interval", "start",
+        low="-100 bps", high="1000 bps", reason="FEE_FLOOR")
+    taker_fee: Share = param("5 bps", "Fee of an order that takes.", "larger: flattening costs more", "start",
+        low="-100 bps", high="1000 bps")
+    multiplier: Exact = param("1", "Base per unit of quantity.", "larger: a lot is worth more", "start", over="0")
 
 
 class Account(Section):
@@ -284,29 +306,32 @@ class Account(Section):
 
     name: Text = param("paper", "Name of the account; several grids may share one.", "its limits hold for all of them together", "start")
     exposure: Quote = param(
-        "0", "What the grid may commit of a shared account.", "0 is max_position at the price of the start", "start", low="0")
+        "0", "What the grid may commit of a shared account.", "smaller: opens less; 0 is max_position at the price of the start",
+        "start", low="0", reason="ALLOWANCE")
 
 
 class Paper(Section):
     """The account on the paper exchange."""
 
-    equity: Money = param("10000", "Quote currency at the start.", change="start", over="0")
-    base: Coins = param("0", "Base held at the start (spot).", change="start", low="0")
+    equity: Money = param("10000", "Quote currency at the start.", "larger: every amount in % of equity grows with it", "start", over="0")
+    base: Coins = param("0", "Base held at the start (spot).", "larger: a larger seed is possible", "start", low="0")
     leverage: Count = param(10, "Exposure over margin that orders may reach (perpetual).", "larger: nearer to liquidation", "start", low=1, high=125)
-    latency: Time = param("0 ms", "Time from us to the exchange, and back again.", change="start", high="1 min")
-    fee_asset: Literal["quote", "base"] = param("quote", "What buys pay their fee in (spot).", change="start")
+    latency: Time = param("0 ms", "Time from us to the exchange, and back again.", "longer: orders arrive behind the market", "start",
+        high="1 min")
+    fee_asset: Literal["quote", "base"] = param("quote", "What buys pay their fee in (spot).", "base: a round trip leaves less base than it bought", "start",
+        reason="FEE_DUST")
 
 
 class Feed(Section):
     """Where prices come from."""
 
-    source: Text = param("demo", "`demo`, `tape:PATH`, or `ccxt:EXCHANGE` for its live prices.", change="start")
-    speed: Text = param("max", "`max`, or how many times faster than the market.", change="start")
+    source: Text = param("demo", "`demo`, `tape:PATH`, or `ccxt:EXCHANGE` for its live prices.", "another source, another market", "start")
+    speed: Text = param("max", "`max`, or how many times faster than the market.", "smaller: slower; 1 is the pace of the market", "start")
     bar_path: Literal["pessimistic", "ohlc", "olhc"] = param(
         "pessimistic", "Order of the prices inside a bar of a tape: ohlc high first, olhc low first, pessimistic the shorter "
         "path of each bar (low first where it closes above its open, else high first).",
         "the shorter path crosses the fewest levels", "start")
-    volume: Literal["base", "quote"] = param("base", "Currency of a tape's quantities.", change="start")
+    volume: Literal["base", "quote"] = param("base", "Currency of a tape's quantities.", "the wrong one makes every volume wrong by the price", "start")
     market: Count = param(1, "Which invented market the demo plays.", "another number, another story", "start", low=0, high=4294967295)
     duration: Time = param("0 s", "Market time after which the session stops.", "0 is no limit: a tape plays to its end, the demo has none", "start", high="3650 d")
 
@@ -315,11 +340,13 @@ class Stopping(Section):
     """What a stop does."""
 
     on_signal: Literal["drain", "cancel", "flatten"] = param(
-        "cancel", "What SIGTERM and SIGINT do: let closes work, cancel all, or close at the market.", change="start")
-    drain: Time = param("60 s", "How long a drain waits for closing orders.", change="start", high="30 d")
+        "cancel", "What SIGTERM and SIGINT do: let closes work, cancel all, or close at the market.",
+        "flatten crosses the spread; the others keep the position", "start", reason="STOPPING")
+    drain: Time = param("60 s", "How long a drain waits for closing orders.", "longer: more closes at their own price", "start", high="30 d")
     after_drain: Literal["leave", "cancel"] = param(
-        "cancel", "What happens to closing orders that are left then.", change="start")
-    timeout: Time = param("30 s", "How long to wait for the exchange to confirm.", change="start", low="1 s", high="1 h")
+        "cancel", "What happens to closing orders that are left then.", "leave: they may fill while nobody watches", "start")
+    timeout: Time = param("30 s", "How long to wait for the exchange to confirm.", "longer: a slow exchange still ends clean", "start",
+        low="1 s", high="1 h")
 # fmt: on
 
 # %% ../nbs/reference/29_settings.ipynb #c026

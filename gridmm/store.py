@@ -239,7 +239,7 @@ class SqlStore:
         self.engine, self.symbol, self.grid = engine, symbol, grid or symbol
         self.where = where or engine.url.render_as_string(hide_password=True)
         self.keep_decisions = keep_decisions
-        self.left_cleanly, self._incarnation, self._saved = True, 0, False
+        self.left_cleanly, self._incarnation, self._tried, self._saved = True, 0, 0, False
         self._at_once = engine.dialect.name == "postgresql"
         self._saver = engine.execution_options(isolation_level="AUTOCOMMIT") if self._at_once else engine
         with one_line(self.where):
@@ -250,7 +250,11 @@ class SqlStore:
         from sqlalchemy import case, insert, true, update
 
         grids = tables().grids
-        still = (grids.c.incarnation == self._incarnation) if self._incarnation else true()
+        ours = (
+            self._incarnation,
+            self._tried,
+        )  # whether a commit without an answer went through is not known
+        still = grids.c.incarnation.in_(ours) if self._incarnation else true()
         number = case((grids.c.incarnation < least, least), else_=grids.c.incarnation + 1)
         with one_line(self.where), self.engine.begin() as connection:
             taken = connection.execute(
@@ -273,9 +277,10 @@ class SqlStore:
                 connection.execute(insert(grids).values(row))
             elif taken.symbol != self.symbol:
                 raise _wrong_symbol(f"grid {self.grid} in {self.where}", taken.symbol, self.symbol)
-            self._incarnation = least if taken is None else int(taken.incarnation)
-            self._saved, self.left_cleanly = False, self._own(connection, owner, new=taken is None)
-            return self._incarnation
+            self._tried = least if taken is None else int(taken.incarnation)
+            left_cleanly = self._own(connection, owner, new=taken is None)
+        self._incarnation, self._saved, self.left_cleanly = self._tried, False, left_cleanly
+        return self._incarnation
 
     def _own(self, connection: "Connection", owner: str, new: bool) -> bool:
         """Write down who owns the grid from now on; return whether the last owner had released it.
@@ -287,7 +292,7 @@ class SqlStore:
         owners = tables().owners
         mine = owners.c.grid == self.grid
         last = connection.execute(select(owners.c.released).where(mine)).scalar()
-        row = {"incarnation": self._incarnation, "owner": owner}
+        row = {"incarnation": self._tried, "owner": owner}
         if last is None:
             # a database from before owners were written down: whoever had it may still be at work
             last = new

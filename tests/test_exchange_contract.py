@@ -95,6 +95,16 @@ class Bench:
         else:
             self.paper.advance(Row.FUNDING, self.now_ms(), int(D(rate).scaleb(8)))
 
+    def listens(self) -> bool:
+        """Return whether the exchange would tell our stream of an order now; the one in this process always does."""
+        if isinstance(self.server, Wire):
+            return any(line.key for line in self.server.lines.open)
+        if isinstance(self.server, Small):
+            wanted = {"order", "execution"} if "bybit" in self.exchange.name else {"orders"}
+            topics = {topic for line in self.server.lines if line.user for topic in line.topics}
+            return all(any(topic.startswith(name) for topic in topics) for name in wanted)
+        return True
+
     async def listen(self) -> None:
         """Take down what the stream says."""
         async for said in self.exchange.stream():
@@ -180,8 +190,11 @@ def promised(check: Check) -> Callable[[str], None]:
             async with BENCHES[name]() as bench:
                 bench.quote("59999.9", "60000.1")
                 listening = asyncio.create_task(bench.listen())
-                await asyncio.sleep(0.05)
                 try:
+                    await bench.until(bench.listens, 20.0)
+                    await asyncio.sleep(
+                        0.02
+                    )  # the stream in this process is asked for with the next turn of the loop
                     await check(bench)
                 finally:
                     listening.cancel()

@@ -33,6 +33,12 @@ def test_nonsense_is_survived_and_not_believed(tmp_path: Path, note: Callable[[s
     note(f"nonsense: {counts}")
 
 
+@pytest.mark.parametrize("number", ["0", 0, "", None])
+def test_a_trade_without_a_number_would_be_counted_twice(number: object) -> None:
+    with pytest.raises(ValueError, match="a trade without a number"):
+        fill_of(json.loads(TRADE) | {"id": number}, "G1")
+
+
 @settings(max_examples=300)
 @given(
     st.integers(0, 2**32),

@@ -29,6 +29,7 @@ from gridmm.exchange import (
 )
 from gridmm.exchange_live import LiveExchange, live_exchange
 from gridmm.feed import Price
+from gridmm.live_desk import refusals
 from gridmm.paper_market import PaperRules
 from gridmm.run import wall_ms
 from gridmm.units import Instrument
@@ -440,3 +441,10 @@ def test_a_start_asks_again_where_an_answer_was_lost(instrument: Instrument) -> 
             assert server.faults.struck["drop_before"] == 2
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "body", ["", "<html>", "7", "[]", '{"data": 7}', '{"data": [7]}', '{"data": [{}]}', "[" * 100_000]
+)
+def test_an_answer_that_says_nothing_of_single_orders_says_nothing(body: str) -> None:
+    assert refusals(body) == []

@@ -171,8 +171,8 @@ class AgeWhenRead(DurableEngine):
 class AsksOnce(DurableEngine):
     """Asks for what it missed before its stream is open again, and then not for a minute."""
 
-    async def _catch_up(self) -> None:
-        await super()._catch_up()
+    async def _catch_up(self, strict: bool = False) -> None:
+        await super()._catch_up(strict)
         self._reconciled_ms = max(self._reconciled_ms, self.now_ms)
 
 

@@ -11,6 +11,7 @@ import venv
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbclient
 import pytest
 
 from compiled_code import link
@@ -29,8 +30,8 @@ EXPECTED = {
 }
 
 
-def run(*command: str | Path, cwd: Path, timeout_s: int = 600) -> str:
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+def run(*command: str | Path, cwd: Path, timeout_s: int = 600, expected: int = 0, **more: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | more
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
@@ -40,8 +41,8 @@ def run(*command: str | Path, cwd: Path, timeout_s: int = 600) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"{command} exited {done.returncode}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert done.returncode == expected, f"{command} exited {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout if expected == 0 else done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(ROOT / "gridmm", source / "gridmm", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "nbs" / "operations", source / "nbs" / "operations")
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, cwd=source)
     (wheel,) = folder.glob("*.whl")
     venv.create(folder / "venv")
@@ -96,3 +98,22 @@ def test_the_page_of_the_monitor_is_installed(installed: Path, tmp_path: Path) -
         "    print(all(urlopen(f'{address}/{name}').read() for name in ('', 'page.js', 'page.css')))"
     )
     assert run(installed, "-c", code, cwd=tmp_path).strip() == "True"
+
+
+def test_the_wheel_carries_the_runbooks_and_says_what_runs_them(installed: Path, tmp_path: Path) -> None:
+    assert "stuck_slots" in run(installed, "-m", "gridmm", "runbook", "--list", cwd=tmp_path)
+    said = run(installed, "-m", "gridmm", "runbook", "stuck_slots", cwd=tmp_path, expected=2)
+    assert said.count("\n") == 1 and "pip install 'gridmm[ops]'" in said
+
+
+def test_a_runbook_runs_from_the_wheel_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    """What the extra names is lent by the environment that runs this; the package is the wheel's."""
+    extra = str(Path(nbclient.__file__).parent.parent)
+    where = "import gridmm; print(gridmm.__file__)"
+    assert run(installed, "-c", where, cwd=tmp_path, PYTHONPATH=extra).startswith(
+        str(installed.parent.parent)
+    )
+    out = run(installed, "-m", "gridmm", "runbook", "stuck_slots", cwd=tmp_path, PYTHONPATH=extra)
+    assert "outcome: done and verified" in out
+    (record,) = tmp_path.glob("gridmm-incidents/*-stuck_slots.ipynb")
+    assert record.stat().st_mode & 0o777 == 0o600

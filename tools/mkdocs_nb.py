@@ -29,7 +29,7 @@ from nbconvert.filters import ansi2html
 # MkDocs loads a hook by its path and puts nothing on sys.path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools import proto, protodoc, results
+from tools import configdoc, proto, protodoc, results
 from tools.notebooks import PACKAGE, Cell, Notebook, notebooks
 
 # A warning of a logger below "mkdocs" fails a --strict build.
@@ -41,13 +41,14 @@ PART_TITLES = {
     "operations": "Operations Guide",
 }
 DECISIONS = "design/decisions"
+CONFIGURATION = "reference/configuration.md"
 MODEL = "reference/data_model.md"
 RESULTS = "reference/results.md"
 CHANGES = "reference/changes.md"
 
 _UNSEEN = frozenset({"hide", "default_exp", "default_cls_lvl", "exporti"})
 _SHOW_DOC = re.compile(r"^show_doc\(\s*(?P<name>[\w.]+)\s*[,)]")
-_HOLE = re.compile(r'<div class="nb-output" data-output="(?P<key>[\w-]+)"></div>')
+_HOLE = re.compile(r'<div class="(?P<kind>nb-output[\w -]*)" data-output="(?P<key>[\w.-]+)"></div>')
 _FOREIGN_LOADER = re.compile(r"https://unpkg\.com/[\w@./-]+")
 
 
@@ -121,6 +122,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             File.generated(config, f"reference/api/{module}.md", content=f"# {name}\n\n::: {name}\n")
         )
         files.append(_copy(config, f"source/{module}.py", _site.root / PACKAGE / f"{module}.py"))
+    if configdoc.present(_site.root):
+        files.append(_configuration(config))
     if proto.sources(_site.root):
         try:
             model = protodoc.page(_site.root)
@@ -142,6 +145,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(_copy(config, uri, path))
     config.nav = _navigation(files, records)
     return files
+
+
+def _configuration(config: MkDocsConfig) -> File:
+    """Write the page of every parameter, its pictures set aside like the outputs of a notebook."""
+    try:
+        written = configdoc.page(_site.root)
+    except ValueError as problem:
+        raise PluginError(str(problem)) from None
+    pictures = {key: _figure(CONFIGURATION, figure) for key, figure in written.figures.items()}
+    _site.rendered[CONFIGURATION] = Rendered(written.markdown, pictures)
+    return File.generated(config, CONFIGURATION, content=written.markdown)
 
 
 def _copy(config: MkDocsConfig, uri: str, path: Path) -> File:
@@ -199,7 +213,7 @@ def _navigation(files: Files, records: list[File]) -> list[Any]:
         if part == "design" and records:
             pages.append({"Decisions": [f"{DECISIONS}/index.md", *(r.src_uri for r in records)]})
         if part == "reference":
-            pages += [uri for uri in (MODEL,) if files.get_file_from_path(uri)]
+            pages += [uri for uri in (CONFIGURATION, MODEL) if files.get_file_from_path(uri)]
             if modules := _site.modules:
                 pages.append({"API": [f"reference/api/{module}.md" for module in modules]})
             pages += [uri for uri in (RESULTS, CHANGES) if files.get_file_from_path(uri)]
@@ -276,7 +290,7 @@ def _output_html(nb: Notebook, cell: Cell, output: dict[str, Any]) -> str:
         return f'<pre class="nb-error">{ansi2html(chr(10).join(output["traceback"]))}</pre>'
     data = output["data"]
     if figure := data.get("application/vnd.plotly.v1+json"):
-        return _figure(nb, cell, figure)
+        return _figure(nb.where(cell), figure)
     if "image/svg+xml" in data:
         return f'<div class="nb-picture">{"".join(data["image/svg+xml"])}</div>'
     for mime in ("image/png", "image/jpeg"):
@@ -289,14 +303,14 @@ def _output_html(nb: Notebook, cell: Cell, output: dict[str, Any]) -> str:
     return f"<pre>{ansi2html(''.join(data.get('text/plain', '')))}</pre>"
 
 
-def _figure(nb: Notebook, cell: Cell, figure: dict[str, Any]) -> str:
+def _figure(where: str, figure: dict[str, Any]) -> str:
     """Render a plotly figure as data that the page draws, with its title as the text alternative."""
     layout = figure.get("layout", {})
     title = layout.get("title", "")
     text = title.get("text", "") if isinstance(title, dict) else title
     if not text:
         log.warning(
-            f"{nb.where(cell)} shows a figure without a title, which a screen reader cannot see. "
+            f"{where} shows a figure without a title, which a screen reader cannot see. "
             "Give it one that says what the figure shows."
         )
     label = html.escape(re.sub(r"<[^>]+>", " ", text))
@@ -328,7 +342,7 @@ def on_page_content(content: str, *, page: Page, config: MkDocsConfig, files: Fi
     if rendered is None:
         return content
     left = dict(rendered.outputs)
-    content = _HOLE.sub(lambda hole: f'<div class="nb-output">{left.pop(hole["key"])}</div>', content)
+    content = _HOLE.sub(lambda hole: f'<div class="{hole["kind"]}">{left.pop(hole["key"])}</div>', content)
     if left:
         raise PluginError(f"{page.file.src_uri}: outputs of cells {sorted(left)} found no place on the page")
     return content
