@@ -24,7 +24,7 @@ def _volume_spike() -> Effect:
     def curve(drop: str) -> Points:
         par, core, found = parameters(risk={"volume_spike": {"drop": drop}}), empty_core(), []
         for i in range(45):
-            volume = {25: 8_000, 33: 7_000, 40: 6_000}.get(i, 900 + 50 * (i % 5))
+            volume = {25: 8_000, 33: 7_000, 40: 12_000}.get(i, 900 + 50 * (i % 5))
             close = TICKS * {25: 101, 33: 995, 40: 97}.get(i, 100) // (1_000 if i == 33 else 100)
             fold_watch(core, par, candle_event(close, close, close, volume))
             found.append((i, round(int(core.watch[1, 0]) / 10**6, 2)))
@@ -34,10 +34,10 @@ def _volume_spike() -> Effect:
     return Effect(
         "Volume counts only with a fall",
         "candles",
-        "volume over its mean",
+        "volume / mean",
         {"drop 0 %": curve("0 %"), "drop 1 %": curve("1 %"), "limit 5": limit},
         "Three candles with a multiple of the usual volume: the first rose and never counts, the second fell by half a "
-        "percent, the third by 3 %. At the limit the grid stops opening.",
+        "percent, the third by 3 %, which is enough for both. At the limit the grid stops opening.",
         steps=True,
     )
 
@@ -64,10 +64,10 @@ def _actions() -> Effect:
         return found
 
     return Effect(
-        "How fast a ladder of 100 orders stands",
+        "How fast a ladder of 100 stands",
         "seconds",
         "orders sent",
-        {f"actions_per_second {rate}": curve(rate) for rate in (5, 10, 20)},
+        {f"{rate} /s": curve(rate) for rate in (5, 10, 20)},
         "The first 40 leave at once (burst), the rest at the rate; levels that wait say BUDGET.",
         steps=True,
     )
@@ -85,10 +85,10 @@ def _backoff() -> Effect:
         return found
 
     return Effect(
-        "A refused order waits twice as long each time",
+        "A refused order waits twice as long",
         "refusals in a row",
         "pause, seconds",
-        {f"backoff {first}": curve(first) for first in ("500 ms", "1 s", "5 s")},
+        {first: curve(first) for first in ("500 ms", "1 s", "5 s")},
         "It doubles up to backoff_max (60 s).",
         steps=False,
     )
