@@ -286,7 +286,7 @@ def _figure(title: str, x: str, y: str) -> "Figure":
     try:
         from plotly.graph_objects import Figure
     except ModuleNotFoundError as error:
-        todo = 'Install it with: pip install "gridmm[ops]"; tables work without it'
+        todo = "Install it: pip install 'gridmm[ops]'. Tables work without it"
         raise UsageError("a plot", "plotly is not installed", todo) from error
     return Figure(layout={"title": title, "xaxis_title": x, "yaxis_title": y, "height": 400})
 
