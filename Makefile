@@ -11,7 +11,7 @@ export NO_MKDOCS_2_WARNING = 1
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test search naive simulate crash-test failover wire-trade wire-kill fuzz load pythons benchmark size ranges sbom check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
+.PHONY: help run test search naive simulate crash-test failover wire-trade wire-kill fuzz drills load pythons benchmark size ranges sbom check fix docs docs-serve lab notebooks clean-notebooks export proto lock setup setup-run hooks coverage clean
 
 help: ## Show this list
 	@echo "gridmm: make TARGET [PYTHON=python3.12]"
@@ -95,6 +95,9 @@ wire-kill: setup ## Kill engines that trade through ccxt on our own exchange, wi
 
 fuzz: setup ## Tell our gateway nonsense (N=5000 SEED=1)
 	$(BIN)/python tests/fuzz_wire.py --inputs $(or $(N),5000) --seed $(or $(SEED),1)
+
+drills: setup ## Plant every fault of the runbooks into a real engine, and mend it (about five minutes)
+	GRIDMM_ALL_FAULTS=1 $(BIN)/python -m pytest -q -n 2 --dist load tests/test_faults.py
 
 load: setup ## Trade 200 slots while the market sends 1,000 frames a second, on one core (SECONDS=600)
 	$(BIN)/python tests/load_wire.py --seconds $(or $(SECONDS),600)

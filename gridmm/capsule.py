@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from . import __version__
-from .errors import BadChecksum, Truncated, UnknownVersion, UsageError
+from .errors import BadChecksum, StateError, Truncated, UnknownVersion, UsageError
 from .event_log import Torn, pack, pieces, read_head, segments
 from .layout import EVENT_SIZE, Ev
 from .model import core_hash, seal, to_state, unseal
@@ -25,7 +25,7 @@ from .v1.capsule_pb2 import Capsule, CapsulePart
 from .v1.decision_pb2 import DecisionRecord
 from .v1.event_log_pb2 import SegmentHeader
 
-# %% ../nbs/reference/121_capsule.ipynb #c005
+# %% ../nbs/reference/121_capsule.ipynb #c006
 Records = Callable[[int], Iterable[DecisionRecord]]  # all decisions from this number on, oldest first
 
 
@@ -61,12 +61,29 @@ def _stretch(path: Path, head: SegmentHeader, from_ms: int, to_ms: int, limit: i
     return found
 
 
-def _stretches(folder: Path, from_ms: int, to_ms: int) -> tuple[list[_Stretch], list[str]]:
-    """Return what is wanted of each segment, oldest first, and what is missing between them."""
-    heads = [(path, head) for path in segments(folder) if (head := read_head(path)) is not None]
-    if not heads:
+def _heads(folder: Path) -> list[tuple[Path, SegmentHeader]]:
+    """Return the segments that can be played, oldest first."""
+    found = []
+    for path in segments(folder):
+        try:
+            head = read_head(path)
+        except FileNotFoundError:
+            continue  # the process has just removed it, as the oldest one
+        except ValueError as error:
+            raise StateError(
+                f"{path}", str(error), "Name the event log's folder, and nothing else in it"
+            ) from error
+        if head is not None:
+            found.append((path, head))
+    if not found:
         todo = "Name the folder that ends in .events beside the state of the grid, with --events"
         raise UsageError(f"{folder}", "it holds no event log", todo)
+    return found
+
+
+def _stretches(folder: Path, from_ms: int, to_ms: int) -> tuple[list[_Stretch], list[str]]:
+    """Return what is wanted of each segment, oldest first, and what is missing between them."""
+    heads = _heads(folder)
     found: list[_Stretch] = []
     lost, limit = [], 2**63 - 1
     for path, head in reversed(heads):
@@ -85,7 +102,7 @@ def _stretches(folder: Path, from_ms: int, to_ms: int) -> tuple[list[_Stretch], 
             lost.append(f"everything before segment {heads[0][1].segment}: older ones are not kept any more")
     return [one for one in reversed(found) if one.first], lost[::-1]
 
-# %% ../nbs/reference/121_capsule.ipynb #c006
+# %% ../nbs/reference/121_capsule.ipynb #c007
 def _events(path: Path, head: SegmentHeader, first: int, last: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, event) of a segment from `first` to `last`."""
     number = int(head.first_sequence)
@@ -122,7 +139,7 @@ def _lead(one: _Stretch, start: int, records: Records) -> tuple[SegmentHeader, i
     head.state_hash, head.state = core_hash(player.core), seal(to_state(player.core, player.meta))
     return head, count
 
-# %% ../nbs/reference/121_capsule.ipynb #c008
+# %% ../nbs/reference/121_capsule.ipynb #c009
 def _part(one: _Stretch, records: Records, lost: list[str]) -> tuple[CapsulePart, list[DecisionRecord]]:
     """Return a stretch with the State before it, and the decisions that were recorded for its events."""
     start, inside, beyond = int(one.head.first_sequence), [], []
@@ -192,7 +209,12 @@ def cut(
         made.parts.append(part)
         made.decisions.extend(inside)
     if saved:
-        at, newest = unseal(saved).event_sequence, found[-1]
+        state, newest = unseal(saved), found[-1]
+        first = unseal(newest.head.state) if newest.head.state else state
+        if (first.symbol, first.instance) != (state.symbol, state.instance):
+            why = f"it is the log of a grid on {first.symbol}, and not that of {grid}"
+            raise UsageError(f"{folder}", why, "Name that of the grid with --events")
+        at = state.event_sequence
         if newest.first - 1 <= at <= newest.last:
             made.saved_state = saved
         elif at >= newest.end and made.parts[-1].ends:
@@ -206,7 +228,7 @@ def cut(
 KIND = "gridmm capsule"
 FORMAT_VERSION = 1
 
-# %% ../nbs/reference/121_capsule.ipynb #c010
+# %% ../nbs/reference/121_capsule.ipynb #c016
 _TAIL = Capsule(checksum=1).SerializeToString()[:-8]
 
 

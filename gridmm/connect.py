@@ -36,7 +36,7 @@ from .vocabulary import Order, Reason, Risk
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# %% ../nbs/reference/122_connect.ipynb #c005
+# %% ../nbs/reference/122_connect.ipynb #c007
 def slots_of(state: State) -> Table:
     """Return the slots of a State, from the highest to the lowest."""
     i = from_state(state)[1].instrument
@@ -81,7 +81,7 @@ def decisions_of(records: Sequence[DecisionRecord], i: Instrument) -> Table:
 
     return Table(("number", "time", "bid / ask", "risk", "what"), [row(one) for one in reversed(records)])
 
-# %% ../nbs/reference/122_connect.ipynb #c007
+# %% ../nbs/reference/122_connect.ipynb #c009
 def ladder_of(
     records: Sequence[DecisionRecord], fills: Sequence[Any], open_ids: set[str], i: Instrument
 ) -> Table:
@@ -130,7 +130,7 @@ def ladder_of(
     names = ("from_ms", "to_ms", "end", "side", "leg", "cell", "price", "quantity", "client id")
     return Table(names, rows)
 
-# %% ../nbs/reference/122_connect.ipynb #c009
+# %% ../nbs/reference/122_connect.ipynb #c011
 def moment(text: str, saved_ms: int) -> int:
     """Return the time that `text` means, as `look.since`; hours alone are those of the last day before the last save."""
     if not re.fullmatch(r"\d?\d:\d\d(:\d\d)?", text.strip()):
@@ -139,7 +139,7 @@ def moment(text: str, saved_ms: int) -> int:
     at_ms = since(f"{day} {text.strip().rjust(8 if text.count(':') > 1 else 5, '0')}", saved_ms)
     return at_ms if at_ms <= saved_ms else at_ms - 86_400_000
 
-# %% ../nbs/reference/122_connect.ipynb #c012
+# %% ../nbs/reference/122_connect.ipynb #c014
 class Session(Reader):
     """A session, live or finished, as tables and plots."""
 
@@ -230,7 +230,11 @@ class Session(Reader):
         i, figure = self.instrument(), _figure("Ladder over time", "UTC", f"price, {self.instrument().quote}")
         touch = [float(i.price(one.bid_ticks + one.ask_ticks) / 2) for one in records]
         figure.add_scatter(
-            x=[_at(one.time_ms) for one in records], y=touch, name="market", line={"color": "gray"}
+            x=[_at(one.time_ms) for one in records],
+            y=touch,
+            mode="lines",
+            name="market",
+            line={"color": "gray"},
         )
         for side, color in (("buy", "seagreen"), ("sell", "firebrick")):
             x: list[datetime | None] = []
@@ -276,13 +280,13 @@ class Session(Reader):
             figure.add_scatter(x=[None], y=[None], name=text, mode="markers", marker={"symbol": "square"})
         return figure
 
-# %% ../nbs/reference/122_connect.ipynb #c014
+# %% ../nbs/reference/122_connect.ipynb #c016
 def _figure(title: str, x: str, y: str) -> "Figure":
     """Return an empty figure with axes that say what they are."""
     try:
         from plotly.graph_objects import Figure
     except ModuleNotFoundError as error:
-        todo = 'Install it with: pip install "gridmm[ops]"; tables work without it'
+        todo = "Install it: pip install 'gridmm[ops]'. Tables work without it"
         raise UsageError("a plot", "plotly is not installed", todo) from error
     return Figure(layout={"title": title, "xaxis_title": x, "yaxis_title": y, "height": 400})
 
@@ -291,7 +295,7 @@ def _at(time_ms: int) -> datetime:
     """Return a time as plotly draws it."""
     return datetime.fromtimestamp(time_ms / 1_000, UTC)
 
-# %% ../nbs/reference/122_connect.ipynb #c016
+# %% ../nbs/reference/122_connect.ipynb #c018
 def connect(
     url: str | Path = "gridmm.sqlite",
     grid: str = "",

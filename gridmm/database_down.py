@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .case import ReadBooks, holder_of
+from .case import holder_of
 from .drill import Drill
 from .errors import StateError, StoreUnreachable, UsageError
+from .read_books import ReadBooks
 from .runbooks import Diagnosis, Finding, Plan, Step, alerts_of
 
 # %% ../nbs/operations/145_database_down.ipynb #c007

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from .case import Case, Loop, Process, ReadBooks
+from .case import Case, Loop, Process
 from .client_id import START_S, ClientId, encode
 from .commands import Mailbox
 from .config import load
@@ -38,6 +38,7 @@ from gridmm.exchange import (
 from .exchange_paper import PaperExchange
 from .paper_account import Row
 from .parameters import instrument_of
+from .read_books import ReadBooks
 from .run import files_of, open_session, paper_rules
 from .store import SqliteStore
 from .vocabulary import Stop

@@ -63,10 +63,13 @@ class Effect:
             for name, points in self.curves.items()
         ]
         layout = {
-            "title": {"text": self.title, "font": {"size": 14}},
-            "xaxis": {"title": {"text": self.x}},
-            "yaxis": {"title": {"text": self.y}, "rangemode": "tozero"},
-            "height": 300,
+            "title": {"text": self.title, "font": {"size": 14}, "y": 0.985, "yanchor": "top"},
+            "xaxis": {"title": {"text": self.x, "font": {"size": 12}}},
+            "yaxis": {"title": {"text": self.y, "font": {"size": 12}}, "rangemode": "tozero"},
+            "height": 310,
+            "margin": {"t": 72},
+            # on a phone three names stand in two rows, and must not meet the title
+            "legend": {"y": 1.01, "yanchor": "bottom", "x": 0, "xanchor": "left", "font": {"size": 11}},
             "showlegend": True,
         }
         return {"data": data, "layout": layout}
@@ -121,8 +124,8 @@ def _price_interval() -> Effect:
     return Effect(
         "How calm a market must be",
         "price_interval, bps",
-        "largest n²/C that earns",
-        {f"maker fee {fee} bps": curve(fee) for fee in (1, 2, 5)},
+        "n²/C that earns",
+        {f"fee {fee} bps": curve(fee) for fee in (1, 2, 5)},
         "n²/C is 1 for a market without habits and smaller for one that returns: at two fees no market is calm enough, "
         "at the floor of four it must be twice as calm as a fair walk, and wider intervals ask for less and are "
         "crossed less often.",
@@ -142,7 +145,7 @@ def _volatility_scale() -> Effect:
         "The interval follows volatility",
         "ATR over its reference",
         "interval, bps",
-        {f"volatility_scale {scale}": curve(scale) for scale in ("0.5", "1", "2")},
+        {f"scale {scale}": curve(scale) for scale in ("0.5", "1", "2")},
         "With price_interval = 20 bps: never below the floor of four fees (8 bps), never above interval_cap times the "
         "base (80 bps), and in between proportional to ATR; the scale says how early it widens.",
     )
@@ -160,7 +163,7 @@ def _interval_mode() -> Effect:
 
     return Effect(
         "Three ways to follow ATR",
-        "ATR of a candle, bps (its reference is 15)",
+        "ATR of a candle, bps (reference 15)",
         "interval, bps",
         {mode: curve(mode) for mode in ("atr", "max", "fixed")},
         "`atr` is 20 bps where ATR is at its reference and moves with the ratio (a missing ATR counts as the "
@@ -183,8 +186,8 @@ def _fee_floor() -> Effect:
     return Effect(
         "The floor grows with the fee",
         "maker_fee, bps",
-        "narrowest interval, bps",
-        {f"fee_floor {floor}": curve(floor) for floor in (2, 4, 6)},
+        "floor, bps",
+        {f"floor {floor}": curve(floor) for floor in (2, 4, 6)},
         "At the fee tier of many spot accounts (10 bps) a floor of 4 is 40 bps, whatever price_interval says.",
     )
 
@@ -199,9 +202,9 @@ def _spacing() -> Effect:
         return [(k, round(100 * (highs[k - first] - lows[k - first]) / lows[k - first], 3)) for k in cells]
 
     return Effect(
-        "Constant ratio or constant difference",
+        "Constant ratio or difference",
         "cell (0 is at the anchor)",
-        "width, % of its price",
+        "width, % of price",
         {"geometric": curve(True), "arithmetic": curve(False)},
         "Both begin with cells of 2 %; far from the anchor an arithmetic cell is a larger or smaller part of its price, "
         "while the fee stays the same part.",
@@ -241,12 +244,12 @@ def _grid_size() -> Effect:
     sizes = range(1, 51)
     ends = {size: one_way(parameters(), size)[-1] for size in sizes}
     return Effect(
-        "What one standing ladder can buy",
+        "A ladder filled to its last order",
         "grid_size, cells of 1 % and 20 bps",
         "% of equity",
         {
-            "position when all have filled": [(size, _percent(ends[size][1])) for size in sizes],
-            "loss at the outer level": [(size, _percent(ends[size][2])) for size in sizes],
+            "position": [(size, _percent(ends[size][1])) for size in sizes],
+            "loss": [(size, _percent(ends[size][2])) for size in sizes],
         },
         "The position grows with the size, the loss with its square. A ladder is hung again below what has filled, so "
         "this is no bound: max_position is (here 50 %).",
@@ -270,9 +273,9 @@ def _order_notional() -> Effect:
     return Effect(
         "Orders are whole lots",
         "order_notional, quote",
-        "value of the order, quote",
-        {f"lot {lot} (worth {PRICE * Decimal(lot):f})": curve(lot) for lot in ("0.001", "0.0001")},
-        "At 60 000 a lot of 0.001 is worth 60: 100 becomes 60, and below one lot nothing opens (NOTIONAL).",
+        "order, quote",
+        {f"lot {lot}": curve(lot) for lot in ("0.001", "0.0001")},
+        "At 60 000 a lot of 0.001 is worth 60 and one of 0.0001 is worth 6: with the larger, 100 becomes 60, and below one lot nothing opens (NOTIONAL).",
         steps=True,
     )
 
@@ -285,10 +288,10 @@ def _max_position() -> Effect:
         return [(_percent(fall), _percent(-loss)) for fall, _, loss in one_way(_capped(cap))]
 
     return Effect(
-        "What a fall costs",
+        "What a fall costs, by max_position",
         "fall of the price, %",
         "result, % of equity",
-        {f"max_position {cap}": curve(cap) for cap in ("25 %", "50 %", "100 %")},
+        {cap: curve(cap) for cap in ("25 %", "50 %", "100 %")},
         "Buying ends at the cap, and from there the loss is the position times the fall: the cap is the one number that "
         "bounds it.",
     )
@@ -306,7 +309,7 @@ def _stop_loss() -> Effect:
     trips = [bool(crosses(Trigger.STOP_LOSS, int(loss * 10**6), limit)) for _, loss in path]
     at = trips.index(True)
     flat = path[:at] + [(fall, path[at][1]) for fall, _ in path[at:]]
-    curves = {"on_stop = flatten": flat, 'stop_loss = "0" (off), or hold': path}
+    curves = {"flatten": flat, "off, or hold": path}
     return Effect(
         "A stop loss at 5 % of equity",
         "fall of the price, %",
@@ -333,8 +336,8 @@ def _skew_factor() -> Effect:
     return Effect(
         "Inventory pushes the window away",
         "inventory, % of max_position",
-        "levels skipped, of a window of 20",
-        {f"skew_factor {factor}": curve(factor) for factor in ("0.25", "0.5", "1")},
+        "levels (of 20)",
+        {f"skew {factor}": curve(factor) for factor in ("0.25", "0.5", "1")},
         "At 1 a full position pushes its own window away by half of its size; at 0 the grid buys as eagerly full as "
         "empty.",
         steps=True,
@@ -364,8 +367,8 @@ def _trend_factor() -> Effect:
 
     return Effect(
         "A trend withholds levels",
-        "levels down, net, of the last 64 moves",
-        "levels withheld",
+        "levels down, net, of 64 moves",
+        "levels",
         {f"factor {factor}": curve(factor) for factor in ("0.5", "1", "2")},
         "Below enter_ratio (n²/C of 2: here 12 levels net) nothing is withheld; above it, factor times n over the root "
         "of C. It never adds a level.",
@@ -384,7 +387,7 @@ def _trend_gate() -> Effect:
         "level moves",
         "n²/C, and levels",
         {
-            "n²/C over 32 moves": [(i, ratio) for i, (ratio, _) in found],
+            "n²/C": [(i, ratio) for i, (ratio, _) in found],
             "levels withheld": [(i, levels) for i, (_, levels) in found],
         },
         "The market wavers, runs down 18 levels, and wavers again: withholding begins at n²/C = 2 and ends only at 1, "
@@ -416,7 +419,7 @@ def _atr_length() -> Effect:
     return Effect(
         "How fast ATR believes a change",
         "candles since the market woke up",
-        "ATR over its reference",
+        "ATR / reference",
         {f"length {length}": curve(length) for length in (5, 14, 60)},
         "Forty candles four times as wide as before: a short ATR follows and forgets within minutes, a long one "
         "comes late and stays late; the reference is a median and stays. The trigger `atr_spike` compares the same ratio with its limit.",
@@ -441,13 +444,13 @@ def _change_pct() -> Effect:
             found.append((i, current / BPS))
         return found
 
-    curves: dict[str, Points] = {"wanted": [(i, ppm / BPS) for i, ppm in enumerate(wanted)]}
+    curves: dict[str, Points] = {"now": [(i, ppm / BPS) for i, ppm in enumerate(wanted)]}
     return Effect(
-        "A new lattice only where it is worth it",
+        "A new lattice only where worth it",
         "candles",
         "interval, bps",
-        curves | {f"adopted with change_pct {pct}": curve(pct) for pct in (20, 50)},
-        "Each step of an adopted curve is a new lattice: every opening order is cancelled and placed again. dwell makes "
+        curves | {f"{pct} %": curve(pct) for pct in (20, 50)},
+        "What would be adopted now, and what is with change_pct 20 and 50. Each step of those two is a new lattice: every opening order is cancelled and placed again. dwell makes "
         "steps rarer still.",
         steps=True,
     )

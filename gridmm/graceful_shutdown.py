@@ -102,6 +102,7 @@ def diagnose(case: Case, settle_s: float = 60) -> Diagnosis:
         Finding("the stop was not carried out", undone, said),
         Finding("the stop still waits", waits, said),
         Finding("it was killed in the middle", midway and process.runs is False, where),
+        Finding("nobody ever stopped it", process.runs is False and not over, where),
         Finding("it still withdraws", midway and process.runs is not False, where),
         answers,
         Finding("orders are left behind", None if held is None else released and bool(orders), told),
@@ -128,6 +129,7 @@ def plan(case: Case, diagnosis: Diagnosis, how: str = "") -> Plan:
         "it was killed in the middle": [
             Step("start the grid once more: that start finishes the stop and ends (gridmm run …)")
         ],
+        "nobody ever stopped it": [Step("start the grid, then run this page with --set how=cancel")],
         "it still withdraws": [
             Step("wait: it tries for stop.timeout; then it ends with exit code 4, 5 or 6")
         ],

@@ -206,12 +206,15 @@ class LiveDesk:
         return Accepted(client_id, str(said["id"]))
 
     def _name(self, exchange_id: str, client_id: str) -> None:
-        """Note under which name the exchange knows an order of ours.
+        """Note under which name the exchange knows an order; one that it told without a name may be told with one later.
 
         Raises:
             ValueError: It has another name already.
         """
-        if (known := self._names.setdefault(exchange_id, client_id)) != client_id:
+        known = self._names.get(exchange_id)
+        if not known:
+            self._names[exchange_id] = client_id
+        elif known != client_id:
             raise ValueError(f"the exchange called order {exchange_id} {known}, and now {client_id}")
 
     async def cancel_all(self) -> list[Outcome]:

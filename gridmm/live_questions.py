@@ -249,7 +249,7 @@ class LiveQuestions(LiveDesk):
         told = entry.get("info", {}).get(self.venue.trade_name)
         if told is not None:
             self._name(exchange_id, str(told))
-        elif exchange_id not in self._names:
+        elif not self._names.get(exchange_id):
             said = await self._found({}, exchange_id)
             if said is None:
                 raise ValueError(f"a trade of the order {exchange_id}, which the exchange does not know")

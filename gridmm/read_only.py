@@ -28,7 +28,7 @@ from .v1.state_pb2 import State
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-# %% ../nbs/reference/96_read_only.ipynb #c004
+# %% ../nbs/reference/96_read_only.ipynb #c006
 WAIT_S = 5.0
 
 
@@ -77,7 +77,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA query_only=ON")
     return connection
 
-# %% ../nbs/reference/96_read_only.ipynb #c006
+# %% ../nbs/reference/96_read_only.ipynb #c010
 @dataclass(frozen=True)
 class Table:
     """Rows below their names."""
@@ -106,7 +106,7 @@ class Table:
         body = "".join(f"<tr>{line('td', row)}</tr>" for row in self.rows)
         return f"<table><thead><tr>{line('th', self.names)}</tr></thead><tbody>{body}</tbody></table>"
 
-# %% ../nbs/reference/96_read_only.ipynb #c009
+# %% ../nbs/reference/96_read_only.ipynb #c013
 BATCH = 1_000
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from .case import ReadBooks, holder_of, read_address
+from .case import holder_of
 from .drill import TICKS, Drill
 from gridmm.errors import (
     GridmmError,
@@ -23,6 +23,7 @@ from gridmm.errors import (
     UsageError,
     WrongSymbol,
 )
+from .read_books import ReadBooks, read_address
 from .runbooks import Diagnosis, Finding, Plan, Step, alerts_of
 from .tables import held
 from .tape import utc

@@ -164,7 +164,7 @@ def outcome(diagnosis: Diagnosis, plan: Plan, left: Sequence[str]) -> str:
     by_hand = any(step.do is None for step in plan.steps)
     if plan.acted:
         return LEFT if plan.failed or (left and not by_hand) else BY_HAND if left else MENDED
-    if not diagnosis.cause:
+    if not diagnosis.cause and not plan.steps:
         return FALSE_ALARM if diagnosis.false_alarm else DARK
     return PLANNED if any(step.do is not None for step in plan.steps) else BY_HAND
 

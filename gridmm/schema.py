@@ -207,11 +207,15 @@ def catalogue(
         key = f"{table}.{name}".lstrip(".")
         extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            about = {"meaning": field.description, "effect": extra.get("effect", "")}
+            # a limit has no words of its own: the trigger's are its words; what is not a trigger lends none
+            about = (
+                {"meaning": field.description, "effect": extra.get("effect", "")}
+                if "defaults" in extra
+                else {}
+            )
             yield from catalogue(field.annotation, key, {**extra.get("defaults", {}), "": about})
         else:
             given = own or {}
-            # a limit has no words of its own: the trigger's are its words
             words = given.get("", {}) if not field.description else {}
             meaning = field.description or words.get("meaning", "")
             extra = {**extra, "effect": extra.get("effect") or words.get("effect", "")}

@@ -91,8 +91,8 @@ class Grid(Lattice):
         reason="PRICE_BOUNDS")
     price_max: Price = param(None, "No opening above this price.", "lower: smaller range", left_out="no bound", over="0",
         reason="PRICE_BOUNDS")
-    stop_loss: Quote = param("0", "Loss of grid equity that ends the session.", "0 is off", low="0")
-    take_profit: Quote = param("0", "Gain of grid equity that ends the session.", "0 is off", low="0")
+    stop_loss: Quote = param("0", "Loss of grid equity that ends the session.", "larger: bears more; 0 is off", low="0")
+    take_profit: Quote = param("0", "Gain of grid equity that ends the session.", "larger: ends later; 0 is off", low="0")
     on_stop: Literal["hold", "flatten"] = param(
         "hold", "What those two do with the position.", "flatten crosses the spread")
     flip_dwell: Time = param(

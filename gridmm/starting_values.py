@@ -263,8 +263,9 @@ def _values(
 # %% ../nbs/reference/107_starting_values.ipynb #c022
 def smallest_equity(found: StartingValues, market: Instrument, price: Decimal) -> Decimal:
     """Return the equity below which a cell of these values is smaller than the market's smallest order."""
-    lots = max(market.lot, market.min_quantity) * market.multiplier * price
-    least = max(lots, market.min_notional)
+    lot_value = market.lot * market.multiplier * price
+    needed = (Decimal(1), market.min_quantity / market.lot, market.min_notional / lot_value)
+    least = max(needed).to_integral_value(ROUND_CEILING) * lot_value
     share = next(value.text for value in found.values if value.key == "grid.order_notional")
     return (least * 100 / Decimal(str(share).removesuffix(" %"))).quantize(Decimal(1), ROUND_CEILING)
 

@@ -141,6 +141,10 @@ def diagnose(case: Case, settle_s: float = 70) -> Diagnosis:
             Finding(cause, bool(mine) if answers.found is False else None, "; ".join(map(str, mine)) or none)
         )
     standing = ", ".join(one.name for one in LEFT_BEHIND if tripped(state, one))
+    if standing and state.strays:
+        standing += ": " + ", ".join(
+            f"{one.client_id} of start {decode(one.client_id).incarnation}" for one in state.strays
+        )
     findings.append(Finding("an alarm was left behind", bool(standing), standing or "none is tripped"))
     return Diagnosis(case.grid, tuple(findings), tuple(found))
 

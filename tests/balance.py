@@ -12,14 +12,24 @@ from typing import Any
 from xdist.scheduler import LoadFileScheduling
 
 # Their tests share nothing: each is a unit.
-SPLIT = ("tests/test_durable_kill.py", "tests/test_pythons.py", "tests/test_recordings.py")
+SPLIT = (
+    "tests/test_durable_kill.py", "tests/test_pythons.py", "tests/test_recordings.py", "tests/test_faults.py",
+    "tests/test_deploy.py",
+)  # fmt: skip
 # Seconds on two idle cores; what is not named takes less than ten. `--durations=30` tells.
 _KILLS = "tests/test_durable_kill.py::test_killed_at_any_moment_it_knows_every_order"
 _GONE = "tests/test_durable_kill.py::test_a_database_that_is_gone_for_ten_seconds_costs_nothing"
 _TAPE = "tests/test_recordings.py::test_a_recording_trades_and_adds_up"
 SECONDS = {
     f"{_KILLS}[postgres]": 90,
+    "tests/test_runbooks.py": 100,
     "tests/test_site.py": 90,
+    "tests/test_secrets.py": 60,
+    "tests/test_deploy.py::test_the_steps_of_the_container_file_make_a_grid_that_runs": 58,
+    "tests/test_monitor.py": 36,
+    "tests/test_alerts.py": 30,
+    "tests/test_backup.py": 25,
+    "tests/test_monitor_page.py": 25,
     "tests/test_simulation_mutants.py": 90,
     "tests/test_fuzz_wire.py": 65,
     f"{_KILLS}[sqlite]": 55,

@@ -16,7 +16,7 @@ import pytest
 import gridmm
 from gridmm.capsule import read_capsule, write_capsule
 from gridmm.config import load
-from gridmm.errors import BadChecksum, GridmmError, Truncated, UnknownVersion, UsageError
+from gridmm.errors import BadChecksum, GridmmError, StateError, Truncated, UnknownVersion, UsageError
 from gridmm.event_log import _FRAME, MAGIC, read_head, read_segment, segments
 from gridmm.feed import Pace
 from gridmm.layout import Ev, Kind, Par
@@ -183,7 +183,7 @@ def test_a_newer_format_says_so(traded: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownVersion, match=r"gridmm 9\.9 wrote format 2"):
         read_capsule(tmp_path / "new.capsule")
     del capsule.parts[0].head.parameters[:]
-    with pytest.raises(UnknownVersion, match="0 parameters"):
+    with pytest.raises(UnknownVersion, match="parameters were not kept then"):
         replay(capsule)
     capsule.parts[0].head.state = b""
     with pytest.raises(GridmmError, match="begins without a State"):
@@ -199,6 +199,18 @@ def test_no_secret_is_in_log_or_capsule(tmp_path: Path) -> None:
         assert MARK.encode() not in path.read_bytes() and b"4711" not in path.read_bytes(), path
     said = capsule.parts[0].head.config
     assert 'price_interval = "10 bps"' in said and not any(name in said for name in UNWRITTEN)
+
+
+def test_the_log_of_another_grid_is_refused(traded: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.sqlite"
+    session(other, instrument__symbol="ETH/USDT:USDT", feed__duration="20 min")
+    with pytest.raises(UsageError, match="the log of a grid on ETH/USDT:USDT, and not that of BTC"):
+        taken(traded, "10 min", "9 h", "9 h", events=files_of(other)[1])
+    with pytest.raises(UsageError, match="holds no event log"):
+        taken(traded, "10 min", events=tmp_path)
+    (tmp_path / "00000001.events").write_bytes(b"something else")
+    with pytest.raises(StateError, match="is not a segment of an event log"):
+        taken(traded, "10 min", events=tmp_path)
 
 
 # ---- changed events

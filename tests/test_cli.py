@@ -123,7 +123,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
             "rum",
             r"gridmm rum: no such command. Choose one of adopt, .*, commands, config, .*, warm-up, worker; see `gridmm --help`.",
         ),
-        ("config shw", r"gridmm config shw: no such command. Choose one of check, init, show; see"),
+        ("config shw", r"gridmm config shw: no such command. Choose one of check, init, show, suggest; see"),
         ("run --confg x", r"gridmm run: .*--confg.*. Did you mean --config\?"),
         ("run --engine quick", r"gridmm run: invalid value for '--engine'.* See `gridmm run --help`."),
         ("run --config", r"gridmm.*: option '--config' requires an argument. See `gridmm.* --help`."),

@@ -145,7 +145,7 @@ def test_tables_need_no_plotly(traded: Path) -> None:
         "try:\n    looked.plot_pnl()\nexcept Exception as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and 'pip install "gridmm[ops]"' in done.stdout, done.stderr
+    assert done.returncode == 0 and "pip install 'gridmm[ops]'" in done.stdout, done.stderr
 
 
 def test_cells_are_drawn_as_text() -> None:

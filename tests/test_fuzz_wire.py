@@ -6,15 +6,23 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz_wire import fuzz, spoilt
+from gridmm.ccxt_client import Hooks
+from gridmm.errors import ExchangeUnreachable
 from gridmm.exchange import Fill, OrderReport
+from gridmm.limiter import Limiter, Limits, budgets
+from gridmm.live_questions import LiveQuestions
 from gridmm.live_streams import fill_of, order_report
+from gridmm.units import Instrument
+from gridmm.venues import VENUES
 
 ORDER = (
     '{"id":"7","clientOrderId":"G1","side":"buy","price":"60000","amount":"0.010","filled":"0.004","status":"open",'
@@ -37,6 +45,31 @@ def test_nonsense_is_survived_and_not_believed(tmp_path: Path, note: Callable[[s
 def test_a_trade_without_a_number_would_be_counted_twice(number: object) -> None:
     with pytest.raises(ValueError, match="a trade without a number"):
         fill_of(json.loads(TRADE) | {"id": number}, "G1")
+
+
+class Forgetful:
+    """A client of an exchange that tells the one order first without its name, then with it, then with another's."""
+
+    id = "binance"
+    names: ClassVar = ["", "GM1", "GM2"]
+
+    async def fetch_open_orders(self, *_: object) -> list[dict[str, object]]:
+        """Return the order."""
+        return [json.loads(ORDER) | {"clientOrderId": self.names.pop(0)}]
+
+
+def test_an_order_told_without_its_name_is_believed_when_it_has_one() -> None:
+    async def told() -> list[str]:
+        about = Instrument("BTC/USDT", "spot", Decimal("0.1"), Decimal("0.001"))
+        limiter = Limiter(Limits(budgets("binance")), lambda: 0)
+        hooks = Hooks(lambda: 0, VENUES["binance"])
+        asked = LiveQuestions(VENUES["binance"], about, Forgetful(), limiter, hooks)
+        names = [one.client_id for _ in range(2) for one in await asked.open_orders()]
+        with pytest.raises(ExchangeUnreachable, match="called order 7 GM1, and now GM2"):
+            await asked.open_orders()
+        return names
+
+    assert asyncio.run(told()) == ["", "GM1"]
 
 
 @settings(max_examples=300)

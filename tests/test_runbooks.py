@@ -30,7 +30,7 @@ from gridmm import (
     stuck_slots,
     upgrade,
 )
-from gridmm.case import Case, ReadBooks, read_address, read_only
+from gridmm.case import Case, open_case
 from gridmm.cli import run_command
 from gridmm.cli_runbook import listed, pages, without_password
 from gridmm.commands import Mailbox, Request
@@ -39,6 +39,7 @@ from gridmm.errors import StoreUnreachable
 from gridmm.layout import Command, empty_core
 from gridmm.model import to_state
 from gridmm.names import Meta
+from gridmm.read_books import ReadBooks, read_address, read_only
 from gridmm.runbooks import BY_HAND, FALSE_ALARM, LEFT, MENDED, RUNBOOKS, Diagnosis, Plan, outcome
 from gridmm.store import SqliteStore, SqlStore
 from gridmm.tables import held, open_database
@@ -262,6 +263,7 @@ FAULTS = (
     Fault("risk_mode", nobody, "nobody runs the grid", mends=False),
     Fault("graceful_shutdown", graceful_shutdown.planted, "the stop was not carried out"),
     Fault("graceful_shutdown", killed_in_a_stop, "it was killed in the middle", mends=False),
+    Fault("graceful_shutdown", nobody, "nobody ever stopped it", mends=False),
     Fault("graceful_shutdown", stop_that_waits, "the stop still waits", mends=False),
     Fault("graceful_shutdown", orders_after_the_end, "orders are left behind", mends=False),
     Fault("graceful_shutdown", deaf, "the exchange does not answer", mends=False),
@@ -563,6 +565,18 @@ def test_a_password_is_not_kept(url: str, tmp_path: Path, capfd: pytest.CaptureF
     told = capfd.readouterr()
     assert "planted-secret" not in record.read_text() + told.out + told.err
     assert "bot@127.0.0.1:9" in record.read_text()
+
+
+def test_an_exchange_that_cannot_be_reached_is_an_answer() -> None:
+    drill = Drill()
+    case = open_case(str(drill.db), exchange="binance", endpoint="127.0.0.1:9")
+    try:
+        diagnosis = exchange_down.diagnose(case, 0)
+        assert diagnosis.cause == "the exchange does not answer", str(diagnosis)
+        assert "127.0.0.1:9" in diagnosis.findings[0].evidence
+    finally:
+        case.close()
+        drill.close()
 
 
 def test_a_server_is_only_read(database: str) -> None:

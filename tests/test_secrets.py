@@ -54,6 +54,7 @@ LINES: dict[str, list[str]] = {
     "adopt": ["adopt 0.01 --cost 60000 --why test --yes --json --wait 0"],
     "config init": ["config init new.toml"],
     "config check": ["config check live.toml", "config check leaky.toml"],
+    "config suggest": ["config suggest --symbol BTC/USDT:USDT --fee 2bps --atr 10bps --write suggested.toml"],
     "config show": ["config show --config live.toml", "config show --config leaky.toml", "config show"],
     "tape info": ["tape info live.toml"],
     "warm-up": ["warm-up"],

@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from browser import Browser, chromium, program, serve
+from browser import Browser, Tab, chromium, program, serve
+from gridmm.effects import EFFECTS
+from gridmm.schema import catalogue
+from gridmm.settings import Settings
 from planted import Project, result, sample
 from tools.notebooks import ROOT, notebooks
 
@@ -267,6 +270,72 @@ def test_pages_in_a_browser(site: Path, browser: Browser) -> None:
     with serve(site) as address:
         seen = browser.visit(address, pages(site))
     assert [problem for page in seen for problem in page.problems] == []
+
+
+PAGE = "reference/configuration/"
+# What people type: the name of the parameter, and the spelling of other programs.
+SEARCHED = {
+    "price_interval": ("PriceInterval", "price_interval"),
+    "volatility_scale": ("VolatilityScale", "volatility_scale"),
+    "skew_factor": ("SkewFactor", "skew_factor"),
+    "grid_size": ("GridSize", "grid_size"),
+}
+TYPE = """((text) => {
+  const field = document.querySelector('[data-md-component=search-query]');
+  field.focus();
+  field.value = text;
+  field.dispatchEvent(new Event('input', { bubbles: true }));
+  field.dispatchEvent(new KeyboardEvent('keyup', { bubbles: true }));
+  return true;
+})"""
+FOUND = """(() => [...document.querySelectorAll('.md-search-result__link')]
+  .map((link) => new URL(link.href)).filter((url) => url.search === %s)
+  .map((url) => url.pathname.slice(1) + url.hash))()"""
+
+
+async def looked_up(tab: Tab, text: str, wanted: str) -> list[str]:
+    """Type into the site's search until `wanted` is among what is found; return all that is, best first."""
+    asked = json.dumps(f"?h={text.lower()}")
+    await tab.read(f"{TYPE}({json.dumps(text)})")
+    return list(await tab.until(f"({FOUND % asked}).includes({json.dumps(wanted)}) && {FOUND % asked}"))
+
+
+@pytest.mark.timeout(120)
+def test_the_search_finds_a_parameter_by_each_of_its_spellings(site: Path, browser: Browser) -> None:
+    best: dict[str, str] = {}
+
+    async def look(tab: Tab) -> None:
+        await tab.width(1280)
+        for name, spellings in SEARCHED.items():
+            for text in spellings:
+                best[text] = (await looked_up(tab, text, f"{PAGE}#grid.{name}"))[0]
+        assert "design/center/#the-centre-as-a-price" in await looked_up(
+            tab, "CenterPrice", "design/center/#the-centre-as-a-price"
+        )
+
+    with serve(site) as address:
+        browser.act(address, look)
+    assert best == {text: f"{PAGE}#grid.{name}" for name, texts in SEARCHED.items() for text in texts}
+
+
+@pytest.mark.timeout(60)
+def test_the_search_finds_nothing_where_there_is_nothing(site: Path, browser: Browser) -> None:
+    async def look(tab: Tab) -> None:
+        with pytest.raises(AssertionError, match="never came true"):
+            await tab.read(f"{TYPE}('VolatilityScaly')")
+            await tab.until(f"({FOUND % json.dumps('?h=volatilityscaly')}).length", timeout_s=5)
+
+    with serve(site) as address:
+        browser.act(address, look)
+
+
+def test_every_parameter_has_an_anchor_and_every_picture_is_drawn(site: Path, browser: Browser) -> None:
+    html = (site / PAGE / "index.html").read_text(encoding="utf-8")
+    found = re.findall(r'<h3 id="([\w.]+)"', html)
+    assert sorted(found) == sorted(p.key for p in catalogue(Settings))
+    with serve(site) as address:
+        (page,) = browser.visit(address, [PAGE])
+    assert page.problems == [] and page.figures == len(EFFECTS) == html.count('class="nb-figure"')
 
 
 @pytest.mark.timeout(300)

@@ -6,6 +6,7 @@ off (`python -m tools.configdoc` prints what the site reads).
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -32,7 +33,7 @@ three. How to write a file is in [Configure](../operations/131_configure.ipynb),
 *Next epoch* (hot): after `gridmm reload`, with the next lattice; cells that are filled keep their own prices. *Restart*:
 `gridmm reload` refuses the file; stop the grid and start it again.
 
-**Explains** names the [reason](data_model.md#gridmm.v1.Reason) that a level is absent for, or the
+**Related** names the [reason](data_model.md#gridmm.v1.Reason) that a level is absent for, or the
 [trigger](data_model.md#gridmm.v1.Trigger) that the parameter sets. Pictures are computed by the functions that decide,
 for bitcoin at 60 000, a maker fee of 2 bps and an equity of 10 000 ([Effects](106_effects.ipynb)).
 
@@ -154,22 +155,23 @@ def _section(p: Parameter, effect: Effect | None, seen_at: str | None) -> list[s
         ("Range", _range(p)),
         ("Takes effect", CHANGES[p.change]),
         ("Effect", p.effect),
-        ("Explains", ", ".join(f"`{name}`" for name in related(p))),
+        ("Related", ", ".join(f"`{name}`" for name in related(p))),
     ]
     if seen_at:
         rows.append(("Picture", f"[`{seen_at.rpartition('.')[2]}`](#{seen_at})"))
     lines = [f"**{label}** {text}" for label, text in rows if text]
-    parts = [f"### `{p.name}` {{ #{p.key} }}", p.meaning, "\\\n".join(lines)]
+    parts = [f"### `{p.name}` {{ #{p.key} }}", p.meaning, "  \n".join(lines)]
     if effect:
         parts += [hole(p.key), effect.words]
-    parts.append(f'<p class="nb-spelling" markdown>`{p.key}`, in other programs also {spelling(p.name)}</p>')
+    other = f", in other programs {spelling(p.name)}" if "_" in p.name else ""
+    parts.append(f'<p class="nb-spelling" markdown>`{p.key}`{other}</p>')
     return parts
 
 
 def _range(p: Parameter) -> str:
     if p.unit == "choice":
         return ", ".join(f"`{word}`" for word in p.range.split(", "))
-    return p.range.replace("<", "\\<").replace(">", "\\>")
+    return html.escape(p.range)
 
 
 def present(root: Path) -> bool:
