@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import click
 
 from . import __version__
-from .cli_group import ExampleGroup
+from .cli_group import LATER, ExampleGroup
 from .errors import Exit, GridmmError, Problem, UsageError
 from .secret_files import take_secrets
 
@@ -37,18 +37,9 @@ if TYPE_CHECKING:
     from gridmm.v1.decision_pb2 import DecisionRecord
 
 # %% ../nbs/reference/110_cli.ipynb #c006
-_LATER = dict.fromkeys(("status", "orders", "fills", "commands", "stop", "pause", "risk"), "gridmm.cli_look")
-_LATER |= dict.fromkeys(("worker", "fleet"), "gridmm.cli_fleet")
-_LATER |= dict.fromkeys(("config", "tape"), "gridmm.cli_files")
-_LATER |= {"exchange": "gridmm.cli_exchange", "doctor": "gridmm.cli_doctor", "data": "gridmm.cli_data"}
-_LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
-_LATER |= dict.fromkeys(("capsule", "replay"), "gridmm.cli_incident")
-_LATER |= dict.fromkeys(("backup", "restore"), "gridmm.cli_backup") | {"runbook": "gridmm.cli_runbook"}
-
-
 @click.group(
     cls=ExampleGroup,
-    later=_LATER,
+    later=LATER,
     epilog="""
     gridmm run
     gridmm run --feed tape:week.csv.gz --speed max --json

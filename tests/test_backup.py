@@ -372,9 +372,9 @@ def test_a_fleet_goes_on_from_a_dump(postgres: Server, tmp_path: Path) -> None:
         assert 0 < restored <= at_dump
         with working(new):
             eventually(lambda: saved(new) > restored + 3)
+            eventually(lambda: json.loads(gridmm("status", "--json", url=new))["risk"] == "NORMAL")
         (row,) = json.loads(gridmm("fleet", "list", "--json", url=new))["grids"]
         assert (row["grid"], row["note"]) == ("btc", "")
-        assert json.loads(gridmm("status", "--json", url=new))["risk"] == "NORMAL"
     finally:
         postgres.drop_database(old)
         postgres.drop_database(new)

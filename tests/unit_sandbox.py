@@ -71,7 +71,9 @@ def calls_in(name: str) -> set[str]:
     """Return the system calls that systemd means by a name, such as `@system-service`."""
     if not name.startswith("@"):
         return {name}
-    done = subprocess.run(("systemd-analyze", "syscall-filter", name), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ("systemd-analyze", "syscall-filter", name), capture_output=True, text=True, check=True
+    )
     words = [line.split("#")[0].strip() for line in done.stdout.splitlines()[1:]]
     return {call for word in words if word for call in calls_in(word)}
 
