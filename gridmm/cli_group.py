@@ -62,4 +62,5 @@ LATER |= dict.fromkeys(("config", "tape"), "gridmm.cli_files")
 LATER |= {"exchange": "gridmm.cli_exchange", "doctor": "gridmm.cli_doctor", "data": "gridmm.cli_data"}
 LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
 LATER |= dict.fromkeys(("capsule", "replay"), "gridmm.cli_incident")
+LATER |= dict.fromkeys(("why", "why-not"), "gridmm.cli_why")
 LATER |= dict.fromkeys(("backup", "restore"), "gridmm.cli_backup") | {"runbook": "gridmm.cli_runbook"}

@@ -222,7 +222,8 @@ def read_segment(path: Path) -> Segment:
 
 def _fit(events: np.ndarray) -> np.ndarray:
     """Return events with as many cells as this program's; older ones had fewer, and what is new is 0."""
-    return np.pad(events, ((0, 0), (0, EVENT_SIZE - events.shape[1])))
+    lacks = EVENT_SIZE - events.shape[1]
+    return np.pad(events, ((0, 0), (0, lacks))) if lacks else events
 
 # %% ../nbs/reference/36_event_log.ipynb #c017
 MAX_PENDING = 1_024  # events in memory, whatever the clock says
