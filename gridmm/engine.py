@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANY_IDS', 'SAVE_EVERY_MS', 'QUIET_MS', 'PEAK_STEPS', 'VOLATILE', 'DURABLE', 'NOTHING', 'QUIET_FILLS_MS', 'Orders',
-           'News', 'Session', 'trade_gain', 'reconcile', 'resume', 'fit_rings', 'load_decisions', 'Engine']
+           'News', 'Session', 'trade_gain', 'reconcile', 'resume', 'respace', 'fit_rings', 'load_decisions', 'Engine']
 
 # %% ../nbs/reference/61_engine.ipynb #c002
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from .exchange import Absent, Exchange, Fill, Funding, OrderReport, OrderRequest
 from .layout import CLOSE, OPEN, Act, Col, Command, Core, Ev, Hole, Kind, Leg, Par, Ret, Var, empty_core
 from .model import Meta, core_hash, from_state, seal, to_state
 from .names import Ids
-from .parameters import Basis, effective
+from .parameters import Basis, effective, kept
 from .pnl import PnL, base_fee_atoms, ledger_position, pnl
 from .slots import live, locate, position
 from .step import Plan, advance
@@ -246,8 +246,7 @@ class Session:
             int(self.par[Par.MAX_LOTS]),
             int(self.par[Par.TARGET_LOTS]),
         )
-        if self.core.v[Var.EPOCH] and self.meta.geometric != bool(self.par[Par.GEOMETRIC]):
-            self.core.v[Var.WITHDRAWING] = 1  # as `resume`: the running lattice ends by the rules
+        respace(self.core, self.meta.geometric, self.par)
         self.save()
         if self.log is not None:
             self.begin_segment()
@@ -255,7 +254,8 @@ class Session:
     def begin_segment(self) -> None:
         """Begin a segment of the event log that continues the state as it is; right after a save, or at a start."""
         assert self.log is not None
-        meta = self.meta
+        meta, basis = self.meta, self.basis
+        market, over = ({}, {}) if basis is None else kept(basis.config)
         header = SegmentHeader(
             symbol=meta.instrument.symbol,
             first_sequence=meta.event_sequence + 1,
@@ -267,7 +267,10 @@ class Session:
             opened_ms=int(self.core.v[Var.NOW_MS]),
             state=seal(to_state(self.core, meta)),
             parameters=self.par.tolist(),
-            config="" if self.basis is None else effective(self.basis.config),
+            config="" if basis is None else effective(basis.config),
+            price="" if basis is None else plain(basis.price),
+            from_start=map(".".join, over),
+            from_market=map(".".join, market),
         )
         self.log.begin(header)
 
@@ -410,10 +413,21 @@ def resume(store: Store, meta: Meta, par: np.ndarray) -> tuple[Core, Meta] | Non
         meta.code_version,
     )
     saved.config_hash = meta.config_hash
-    if saved.geometric != meta.geometric:
-        core.v[Var.WITHDRAWING] = 1  # the running lattice ends by the rules; its cells keep their own prices
+    respace(core, saved.geometric, par)
     fit_rings(core, par)
     return core, saved
+
+
+def respace(core: Core, geometric: bool, par: np.ndarray) -> None:
+    """Let the running lattice end by the rules, in place, where `par` spaces it in another way; its cells keep their prices.
+
+    Args:
+        core: State.
+        geometric: Whether the levels of the running lattice grow by a ratio.
+        par: Parameters from now on.
+    """
+    if core.v[Var.EPOCH] and geometric != bool(par[Par.GEOMETRIC]):
+        core.v[Var.WITHDRAWING] = 1
 
 
 def fit_rings(core: Core, par: np.ndarray) -> None:

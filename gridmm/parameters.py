@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['Bounds', 'UNWRITTEN', 'instrument_of', 'par_vector', 'unbounded', 'Basis', 'as_values', 'effective', 'reloaded',
-           'changes']
+           'kept', 'recorded', 'changes']
 
 # %% ../nbs/reference/33_parameters.ipynb #c002
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
 import numpy as np
 
 from .amounts import Measure
-from .config import REQUIRED, Config, from_file, parse_toml, resolve
+from .config import REQUIRED, Address, Config, Given, Secrets, from_file, parse_toml, resolve
 from .errors import ConfigError
 from .layout import PAR_SIZE, Par
 from .rules import cell_rule, interval_rule, paper_equity, tick_rule
@@ -282,10 +282,31 @@ def reloaded(config: Config, text: str, name: str, price: Decimal | None = None)
     """
     known = {tuple(p.key.split(".")) for p in catalogue(Settings)}
     said = from_file(parse_toml(text, name), text, name, known)
+    market, over = kept(config)
+    return resolve({**market, **said, **over}, config.secrets, REQUIRED, price, name)
+
+
+def kept(config: Config) -> tuple[dict[Address, Given], dict[Address, Given]]:
+    """Return what another file does not change unasked: what the market said, and what the start said over any file."""
     over = {path: given for path, given in config.given.items() if given.origin.startswith(_OVER)}
     old = {path for path, given in config.given.items() if config.file and _from(config.file, given.origin)}
-    market = {path: given for path, given in config.given.items() if path not in over and path not in old}
-    return resolve({**market, **said, **over}, config.secrets, REQUIRED, price, name)
+    return {path: given for path, given in config.given.items() if path not in over and path not in old}, over
+
+
+def recorded(text: str, from_market: Sequence[str], from_start: Sequence[str], price: Decimal) -> Config:
+    """Return the configuration of a session as its event log has it.
+
+    Args:
+        text: As `effective` wrote it.
+        from_market: Full names of what the market said.
+        from_start: Full names of what the environment or the command line said.
+        price: Price at which sizes were measured.
+    """
+    name, known = "the event log", {tuple(p.key.split(".")) for p in catalogue(Settings)}
+    said = from_file(parse_toml(text, name), text, name, known)
+    for keys, origin in ((from_market, "market"), (from_start, f"{_OVER[1]}of the start")):
+        said |= {path: Given(said[path].value, origin) for path in said if ".".join(path) in keys}
+    return resolve(said, Secrets({}), (), price, name)
 
 
 def _from(file: str, origin: str) -> bool:
