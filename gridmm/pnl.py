@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['trend_atoms', 'hold_atoms', 'base_fee_atoms', 'is_new', 'book_row', 'ledger_order', 'ledger_trade', 'fold_account',
-           'ledger_gain', 'ledger_position', 'parts_gain', 'residual', 'active_slots', 'PnL', 'pnl']
+           'ledger_gain', 'ledger_position', 'parts_gain', 'residual', 'active_slots', 'PnL', 'pnl', 'trade_gain']
 
 # %% ../nbs/design/17_pnl.ipynb #c002
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .compiled import compiled
-from .layout import CLOSE, MAX_BOOK, MAX_TRADES, OPEN, Account, Book, Col, Core, Ev, Par, Var
-from .slots import live, position
+from .layout import CLOSE, MAX_BOOK, MAX_TRADES, OPEN, Account, Book, Col, Core, Ev, Par, Ret, Var
+from .slots import live, locate, position
 from .vocabulary import Report
 
 # %% ../nbs/design/17_pnl.ipynb #c006
@@ -214,3 +214,25 @@ def pnl(core: Core, par: np.ndarray) -> PnL:
         active_slots=int(active_slots(core)),
         position_lots=net,
     )
+
+# %% ../nbs/design/17_pnl.ipynb #gaing2
+@compiled
+def trade_gain(core, par, ev):
+    """Return what a trade that was not folded yet realizes, net of its fee, atoms of quote.
+
+    Args:
+        core: State before the trade.
+        par: Parameters.
+        ev: The trade's event.
+    """
+    fee = ev[Ev.FEE] - base_fee_atoms(par, ev[Ev.FEE_BASE_ATOMS], 2 * ev[Ev.PRICE])
+    place, i, base = locate(core, ev)
+    if place > 1:
+        return -fee  # of an order that nothing knows: its cell is not known either
+    if place == 0:
+        direction, low, high = core.slots[Col.DIR, i], core.slots[Col.LO, i], core.slots[Col.HI, i]
+    else:
+        direction, low, high = core.retired[Ret.DIR, i], core.retired[Ret.LO, i], core.retired[Ret.HI, i]
+    way = ev[Ev.PRICE] - (low if direction > 0 else high)
+    gained = direction * way if base == CLOSE else -direction * way
+    return gained * ev[Ev.LOTS] * 2 * par[Par.HALF_ATOMS] - fee

@@ -12,7 +12,7 @@ import pytest
 from gridmm.client_id import ClientId, encode
 from gridmm.config import load
 from gridmm.desk import Receipt
-from gridmm.engine import PEAK_STEPS, QUIET_MS, Session, fit_rings, resume
+from gridmm.engine import PEAK_STEPS, Session, fit_rings, resume
 from gridmm.engine_simple import SimpleEngine
 from gridmm.errors import ExchangeUnreachable
 from gridmm.exchange import Fill, OrderReport, OrderRequest, Outcome, Unknown
@@ -37,7 +37,7 @@ from gridmm.paper_account import Row
 from gridmm.paper_market import PaperRules
 from gridmm.run import Signals, assemble
 from gridmm.several import serve, unpaced
-from gridmm.step import advance, copy_core
+from gridmm.step import QUIET_MS, advance, copy_core
 from gridmm.store import MemoryStore, SqliteStore, SqlStore
 from gridmm.units import Instrument
 from gridmm.vocabulary import Action, Mode, Order, Report, Risk, Stop, Trigger, Trip

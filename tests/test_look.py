@@ -15,7 +15,7 @@ from gridmm.client_id import decode
 from gridmm.commands import Ask, Request
 from gridmm.config import load
 from gridmm.desk import Receipt
-from gridmm.engine import Session, trade_gain
+from gridmm.engine import Session
 from gridmm.errors import GridmmError, StateError, StoreUnreachable, UsageError
 from gridmm.exchange import Fill
 from gridmm.feed import Pace
@@ -33,7 +33,7 @@ from gridmm.look import (
 )
 from gridmm.model import from_state, to_state
 from gridmm.names import Meta
-from gridmm.pnl import PnL, pnl
+from gridmm.pnl import PnL, pnl, trade_gain
 from gridmm.run import Run, Signals, assemble, play
 from gridmm.store import MemoryStore, SqliteStore
 from gridmm.units import Instrument
