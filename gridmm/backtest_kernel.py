@@ -192,6 +192,11 @@ def settle(core, par, venue, mail, play, trades):
     """Work until nothing is left to do at this instant; return True where a lattice must be opened first."""
     v, ev = mail.v, np.zeros(EVENT_SIZE, dtype=np.int64)
     while True:
+        if v[Post.TAKEN] == 0:
+            work(venue, mail)
+        if v[Post.INBOX] + v[Post.SAID] == 0:
+            play[Play.SETTLING] = 0
+            return False
         while v[Post.TAKEN] < v[Post.INBOX] + v[Post.SAID]:
             at = v[Post.TAKEN]
             v[Post.TAKEN] = at + 1
@@ -202,12 +207,7 @@ def settle(core, par, venue, mail, play, trades):
             ev[Ev.TIME_MS] = venue.v[Sum.NOW_MS]
             if take(core, par, mail, play, trades, ev):
                 return True
-        if v[Post.TAKEN] > 0:
-            v[Post.TAKEN] = v[Post.INBOX] = v[Post.SAID] = 0
-        work(venue, mail)
-        if v[Post.INBOX] + v[Post.SAID] == 0:
-            play[Play.SETTLING] = 0
-            return False
+        v[Post.TAKEN] = v[Post.INBOX] = v[Post.SAID] = 0
 
 
 @compiled

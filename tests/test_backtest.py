@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data import real
 from gridmm.backtest import Backtest, TooSmall
 from gridmm.backtest_kernel import Play, Sample, Trade, plan_digest
 from gridmm.config import Config, load
@@ -23,6 +24,7 @@ from gridmm.run import Run, Signals, assemble, play
 from gridmm.step import Plan
 from gridmm.vocabulary import Stop
 
+LONG = {"btcperp_202201": "6 d"}
 CONFIGS = Path(__file__).parent / "configs"
 DEMO = {
     "grid.grid_size": "8",
@@ -124,10 +126,15 @@ def test_a_backtest_is_the_session_with_every_rule(
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", TAPES)
 def test_a_backtest_is_the_session_on_real_recordings(
-    name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: Callable[[str], None]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: Callable[[str], None]
 ) -> None:
-    source = {"feed.source": (f"tape:{data / TAPES[name]}", "test"), "paper.latency": ("25 ms", "test")}
-    config = load(CONFIGS / f"{name}.toml", environ={}, options=source)
+    source = {
+        "feed.source": f"tape:{real(TAPES[name])}",
+        "paper.latency": "25 ms",
+        "feed.duration": LONG.get(name, "0 s"),
+    }
+    options = {key: (value, "test") for key, value in source.items()}
+    config = load(CONFIGS / f"{name}.toml", environ={}, options=options)
     fast = same(config, tmp_path, monkeypatch)
     note(
         f"backtest of {name}: {fast.play[Play.STEPS]} events, {fast.written.shape[1]} trades as in the session"
