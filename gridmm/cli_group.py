@@ -63,4 +63,5 @@ LATER |= {"exchange": "gridmm.cli_exchange", "doctor": "gridmm.cli_doctor", "dat
 LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
 LATER |= dict.fromkeys(("capsule", "replay"), "gridmm.cli_incident")
 LATER |= dict.fromkeys(("why", "why-not"), "gridmm.cli_why")
+LATER |= dict.fromkeys(("plan", "apply"), "gridmm.cli_plan")
 LATER |= dict.fromkeys(("backup", "restore"), "gridmm.cli_backup") | {"runbook": "gridmm.cli_runbook"}

@@ -63,8 +63,8 @@ def ask_why(what: str, events: Path | None, db: str, grid: str, plain: bool, as_
     from gridmm.why import meant, why_order, why_slot
 
     with (
-        kernels(partial(click.echo, err=True)),
         connect(db, grid, allow_plain=plain, events=events) as session,
+        kernels(partial(click.echo, err=True)),
     ):
         found = meant(session, what)
         said = why_order(session, found) if isinstance(found, str) else why_slot(session, *found)
@@ -112,8 +112,8 @@ def ask_why_not(
     except ValueError as error:
         raise UsageError(f"the price {price[:40]}", str(error), "Write one such as 59988.5") from error
     with (
-        kernels(partial(click.echo, err=True)),
         connect(db, grid, allow_plain=plain, events=events) as session,
+        kernels(partial(click.echo, err=True)),
     ):
         at_ms = None if at is None else moment(at, session.state().market.now_ms)
         said = why_not(session, wanted, at_ms)

@@ -66,6 +66,8 @@ LINES: dict[str, list[str]] = {
     "runbook": ["runbook stuck_slots --db gridmm.sqlite --out records", f"runbook risk_mode --db {NOWHERE}"],
     "backup": ["backup copies", f"backup copies --db {NOWHERE}"],
     "restore": ["restore live.toml"],
+    "plan": ["plan --config live.toml --db gridmm.sqlite", "plan --config leaky.toml", f"plan --config live.toml --db {NOWHERE}"],
+    "apply": ["apply --config live.toml --db gridmm.sqlite --plan x --why test", "apply --config leaky.toml --why test --plan x"],
     "why": ["why -1 --db gridmm.sqlite", f"why -1 --db {NOWHERE}"],
     "why-not": ["why-not 59000 --db gridmm.sqlite", f"why-not 59000 --db {NOWHERE}"],
 }  # fmt: skip

@@ -160,6 +160,11 @@ def test_an_order_stands_where_the_answer_says_so(looked: Session) -> None:
     assert stands > 20
 
 
+def frame(body: bytes) -> bytes:
+    """Return a frame of the event log."""
+    return struct.pack("<II", len(body), zlib.crc32(body)) + body
+
+
 def spoil(folder: Path, kind: Kind) -> int:
     """Change one event in the middle of the first segment; return its number."""
     path = segments(folder)[0]
@@ -169,8 +174,7 @@ def spoil(folder: Path, kind: Kind) -> int:
     events[at, Ev.BID] += 4_000
     events[at, Ev.ASK] += 4_000
     events[at, Ev.LAST] += 4_000
-    body = segment.header.SerializeToString()
-    path.write_bytes(MAGIC + struct.pack("<II", len(body), zlib.crc32(body)) + body + pack(events))
+    path.write_bytes(MAGIC + frame(segment.header.SerializeToString()) + pack(events))
     return segment.first + at
 
 
