@@ -1,0 +1,159 @@
+"""What led to an order is computed again, agrees with its record, and a log that was changed is found out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gridmm.cli import run_command
+from gridmm.errors import UsageError
+from gridmm.event_log import _FRAME, MAGIC, pack, read_segment, segments
+from gridmm.layout import Ev, Kind
+from gridmm.read_only import Reader
+from gridmm.run import files_of
+from gridmm.v1.vocabulary_pb2 import LegName
+from gridmm.why import Chain, Placed, all_placed, cell_named, orders_named, why
+from test_capsule import killed, session
+
+
+@pytest.fixture(scope="module")
+def traded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two Durable sessions, the second of which goes on with the first."""
+    db = tmp_path_factory.mktemp("why") / "grid.sqlite"
+    session(db)
+    session(db)
+    return db
+
+
+def chain_of(reader: Reader, one: Placed) -> Chain:
+    return why(reader, one, reader.decided_since("")[1])
+
+
+def facts(chain: Chain, name: str) -> dict:
+    return next(link.facts for link in chain.links if link.name == name)
+
+
+def names(chain: Chain) -> list[str]:
+    return [link.name for link in chain.links]
+
+
+def rewrite(path: Path, change: object) -> None:
+    """Write a segment again with other events, whole and with the right checksums: only a replay can tell."""
+    found = read_segment(path)
+    events = found.events.copy()
+    change(events)  # type: ignore[operator]
+    body = found.header.SerializeToString()
+    head = MAGIC + _FRAME.pack(len(body), zlib.crc32(body)) + body
+    path.write_bytes(head + b"".join(pack(events[n : n + 500]) for n in range(0, len(events), 500)))
+
+
+def copied(db: Path, folder: Path) -> Path:
+    """Return a copy of a grid's files."""
+    for path in db.parent.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
+    return folder / db.name
+
+
+def test_every_tenth_order_has_a_chain_that_agrees(traded: Path) -> None:
+    with Reader(str(traded)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        assert len(placed) > 60
+        legs = set()
+        for one in placed[::10]:
+            chain, row = chain_of(reader, one), one.row
+            assert chain.proof.agrees and not chain.proof.missing, str(chain)
+            assert "hashes agree" in str(chain.proof)
+            assert facts(chain, "order")["price"] == facts(chain, "price")["price"]
+            assert facts(chain, "order")["quantity"] == facts(chain, "quantity")["quantity"]
+            assert facts(chain, "event")["number"] == one.record.event_sequence
+            assert facts(chain, "decision")["hash_after"] == one.record.hash_after
+            assert facts(chain, "lattice")["epoch"] == row.epoch and "atr" in facts(chain, "lattice")
+            assert ("centre" in names(chain)) == (row.leg == LegName.LEG_NAME_OPEN)
+            if row.leg == LegName.LEG_NAME_OPEN:
+                assert facts(chain, "centre")["first_cell"] <= row.cell <= facts(chain, "centre")["last_cell"]
+            legs.add(row.leg)
+            json.dumps(chain.json())
+        assert legs == {LegName.LEG_NAME_OPEN, LegName.LEG_NAME_CLOSE}
+
+
+def test_what_became_of_an_order_is_what_the_books_say(traded: Path) -> None:
+    with Reader(str(traded)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        fills = {one.client_id for one in reader.books.store.fills()}
+        for one in placed[::15]:
+            said = facts(chain_of(reader, one), "since")["events"]
+            assert any(what["what"].startswith("FILL:") for what in said) == (one.row.client_id in fills)
+        cancels = {
+            row.client_id for record in reader.decided_since("")[1] for row in record.rows if row.action == 1
+        }
+        withdrawn = next(one for one in placed if one.row.client_id in cancels)
+        assert any("withdrawn by decision" in line for line in str(chain_of(reader, withdrawn)).splitlines())
+
+
+def test_a_log_with_a_changed_event_is_found_out(traded: Path, tmp_path: Path) -> None:
+    """One price is another: the segment is whole, its checksums fit, and the hashes of the decisions do not."""
+    db = copied(traded, tmp_path)
+    path = segments(files_of(db)[1])[0]
+
+    def raise_a_price(events: np.ndarray) -> None:
+        n = int(np.flatnonzero(events[:, Ev.KIND] == Kind.PRICE)[3_000])
+        events[n, [Ev.BID, Ev.ASK, Ev.LAST]] += 3_000
+
+    rewrite(path, lambda events: None)
+    with Reader(str(db)) as reader:
+        last = [one for one in all_placed(reader.decided_since("")[1]) if one.record.event_sequence < 8_000][
+            -1
+        ]
+        assert chain_of(reader, last).proof.agrees, "written again as it was, nothing differs"
+    rewrite(path, raise_a_price)
+    with Reader(str(db)) as reader:
+        chain = chain_of(reader, last)
+        assert not chain.proof.agrees and "the hashes DISAGREE: " in str(chain)
+        assert "Do not trust the numbers above" in str(chain)
+    assert run_command(["why", "--db", str(db), last.row.client_id]) == 3
+    assert run_command(["why", "--db", str(traded), last.row.client_id]) == 0
+
+
+def test_without_the_log_the_record_says_what_it_knows(traded: Path, tmp_path: Path) -> None:
+    shutil.copy(traded, tmp_path / "grid.sqlite")
+    with Reader(str(tmp_path / "grid.sqlite")) as reader:
+        one = next(o for o in all_placed(reader.decided_since("")[1]) if o.record.sequence > 20)
+        chain = chain_of(reader, one)
+    assert chain.proof.missing == ["there is no event log here"]
+    assert names(chain) == ["order", "decision", "since"]
+    assert "formulas need the event log" in str(chain) and "nothing was replayed" in str(chain)
+
+
+def test_killed_the_tail_is_named(tmp_path: Path) -> None:
+    """The last decision was saved and its event was not written: the record speaks, and the gap is named."""
+    db = tmp_path / "grid.sqlite"
+    killed(db, "--die-after-commit", "15")
+    before = sorted((path.name, path.stat().st_size) for path in tmp_path.rglob("*"))
+    with Reader(str(db)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        chain = chain_of(reader, placed[-1])
+        assert "is not in segment 1, which ends with event" in chain.proof.missing[0]
+        assert chain_of(reader, placed[0]).proof.agrees
+    assert sorted((path.name, path.stat().st_size) for path in tmp_path.rglob("*")) == before
+
+
+def test_names(traded: Path) -> None:
+    assert cell_named("-3") == (None, -3) and cell_named("2/-3") == (2, -3) and cell_named("12") == (None, 12)
+    assert cell_named("1234") is None and cell_named("GM5Y") is None and cell_named("2/") is None
+    with Reader(str(traded)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        one = placed[40].row
+        slot = orders_named(reader, f"{one.epoch}/{one.cell}", placed)
+        assert slot[0].row.leg == LegName.LEG_NAME_OPEN
+        assert {(o.row.epoch, o.row.cell) for o in slot} == {(one.epoch, one.cell)}
+        with pytest.raises(UsageError, match="are called so"):
+            orders_named(reader, "GM", placed)
+        with pytest.raises(UsageError, match="on record is called so"):
+            orders_named(reader, "NOBODY", placed)
+        with pytest.raises(UsageError, match=r"no order of it is on record.*Slots: "):
+            orders_named(reader, "77/5", placed)
