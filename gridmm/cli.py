@@ -41,7 +41,10 @@ _LATER |= dict.fromkeys(("worker", "fleet"), "gridmm.cli_fleet")
 _LATER |= dict.fromkeys(("config", "tape"), "gridmm.cli_files")
 _LATER |= {"exchange": "gridmm.cli_exchange", "doctor": "gridmm.cli_doctor", "data": "gridmm.cli_data"}
 _LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
-_LATER |= dict.fromkeys(("capsule", "replay"), "gridmm.cli_incident") | {"why": "gridmm.cli_why"}
+_LATER |= dict.fromkeys(("capsule", "replay"), "gridmm.cli_incident")
+_LATER |= dict.fromkeys(("why", "why-not"), "gridmm.cli_why") | dict.fromkeys(
+    ("plan", "apply"), "gridmm.cli_plan"
+)
 _LATER |= dict.fromkeys(("backup", "restore"), "gridmm.cli_backup") | {"runbook": "gridmm.cli_runbook"}
 
 

@@ -14,10 +14,10 @@ import click
 
 from .cli import cli
 from .cli_look import looking
-from .errors import Exit
+from .errors import Exit, UsageError
 
 # %% auto #0
-__all__ = ['show_why']
+__all__ = ['show_why', 'show_why_not']
 
 # %% ../nbs/reference/118_cli_why.ipynb #c008
 def _seen(command: Callable) -> Callable:
@@ -68,3 +68,45 @@ def show_why(
     else:
         click.echo("\n\n".join(map(str, chains)))
     return Exit.REFUSED if any(one.proof.difference for one in chains) else Exit.FINISHED
+
+# %% ../nbs/reference/118_cli_why.ipynb #c011
+@cli.command(
+    "why-not",
+    epilog="""
+    gridmm why-not 59400
+    gridmm why-not 59400 --at "2026-01-31 03:00" --json
+    gridmm why-not 61000 --at "2 h" --side sell --db postgresql://bot@localhost/grids --events fleet.btc.events
+    """,
+)
+@click.argument("price")
+@click.option("--at", default="", metavar="TIME", help='A time (UTC), or a span before the last save: "2 h".')
+@click.option(
+    "--side", type=click.Choice(["buy", "sell"]), default=None, help="Only what would buy, or sell."
+)
+@looking
+@_seen
+def show_why_not(
+    price: str, at: str, side: str | None, db: str, grid: str, plain: bool, as_json: bool, events: Path | None
+) -> Exit:
+    """Say why no order stands at PRICE, or which one does.
+
+    The reason is that of the decision itself, made again from the event log by the same step; the hashes of the recorded
+    decisions prove it. Without --at, of the last event. Reads only, beside a running process as well.
+
+    Exit codes: 0 told; 2 no such price or time; 3 the replay does not agree with the records.
+    """
+    from gridmm.amounts import number
+    from gridmm.kernel_cache import kernels
+    from gridmm.read_only import Reader
+    from gridmm.why_not import why_not
+
+    try:
+        wanted = number(price)
+    except ValueError as error:
+        raise UsageError(f"the price {price}", f"the value {error}", "Write a price such as 60000") from error
+    if wanted <= 0:
+        raise UsageError(f"the price {price}", "a price is above zero", "Write a price such as 60000")
+    with kernels(partial(click.echo, err=True)), Reader(db, grid, allow_plain=plain, events=events) as reader:
+        answer = why_not(reader, wanted, at, side or "")
+    click.echo(json.dumps(answer.json()) if as_json else str(answer))
+    return Exit.REFUSED if answer.proof.difference else Exit.FINISHED

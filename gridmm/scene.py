@@ -130,7 +130,7 @@ class Scene:
         number: Of the event; the one before the segment's first where nothing was decided yet.
         ev: The event; None where there was none.
         before: State before the event.
-        earlier: Holes of the last decision before the event: cell, direction, reason.
+        earlier: Holes of the last decision before the event: cell, direction, reason; None where there was none.
         core: State after it.
         par: Parameters.
         player: Names, and the hash of the State.
@@ -145,7 +145,7 @@ class Scene:
     number: int
     ev: np.ndarray | None
     before: Core
-    earlier: np.ndarray
+    earlier: np.ndarray | None
     core: Core
     par: np.ndarray
     player: Player
@@ -154,6 +154,7 @@ class Scene:
     told: DecisionRecord | None
     proof: Proof
     began: dict[int, Began]
+    decided: bool = True  # whether anything was decided in this segment; a start folds first what it missed
 
     @property
     def time_ms(self) -> int:
@@ -176,8 +177,9 @@ def reach(reader: Reader, part: Part, number: int, until: Callable[[Core], bool]
     player, proof, state = Player(part.head), Proof(), reader.state()
     recorded = {int(one.event_sequence): one for one in reader.records(int(part.head.state_version) + 1)}
     last_told = max((n for n in recorded if n < part.limit), default=0)
-    before, holes, earlier = copy_core(player.core), player.plan.holes.copy(), player.plan.holes.copy()
-    began, at, event = dict[int, Began](), int(part.head.first_sequence) - 1, None
+    before, holes = copy_core(player.core), player.plan.holes.copy()
+    earlier: np.ndarray | None = None
+    began, at, event, decided = dict[int, Began](), int(part.head.first_sequence) - 1, None, False
     made = told = None
     for at, ev in events_of(part):
         if at > number:
@@ -188,7 +190,7 @@ def reach(reader: Reader, part: Part, number: int, until: Callable[[Core], bool]
         epoch, event, told = int(player.core.v[Var.EPOCH]), ev, recorded.get(at)
         made = player.take(ev, told, hashed=at == state.event_sequence)
         if not ev[Ev.QUIET]:
-            earlier, holes = holes, player.plan.holes.copy()
+            earlier, holes, decided = holes if decided else None, player.plan.holes.copy(), True
         proof.events += 1
         _compare(proof, at, told, made, last_told)
         if at == state.event_sequence:
@@ -198,9 +200,8 @@ def reach(reader: Reader, part: Part, number: int, until: Callable[[Core], bool]
         if until is not None and until(player.core):
             break
     plan = Plan(player.plan.actions.copy(), holes)
-    return Scene(
-        part, at, event, before, earlier, player.core, player.par, player, plan, made, told, proof, began
-    )
+    after = (player.core, player.par, player, plan, made, told, proof, began, decided)
+    return Scene(part, at, event, before, earlier, *after)
 
 
 def _compare(
@@ -248,7 +249,7 @@ def event_at(parts: list[Part], at_ms: int) -> tuple[Part, int] | str:
     for part in reversed(parts):
         if part.head.opened_ms > at_ms and part is not parts[0]:
             continue
-        seen = [at for at, ev in events_of(part) if int(ev[Ev.TIME_MS]) <= at_ms]
-        if seen:
-            return part, max(seen)
+        seen = [(at, ev[Ev.QUIET]) for at, ev in events_of(part) if int(ev[Ev.TIME_MS]) <= at_ms]
+        if seen and (part is not parts[0] or not all(quiet for _, quiet in seen)):
+            return part, seen[-1][0]
     return f"the log begins after {utc(at_ms)} UTC"

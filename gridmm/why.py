@@ -200,12 +200,11 @@ def _cause(chain: Chain, scene: Scene, row: PlanRow, i: Instrument) -> None:
         config_hash=head.config_hash,
     )
     direction = 1 if row.direction == 1 else -1
-    until = [
-        int(why) for cell, side, why in scene.earlier.T.tolist() if (cell, side) == (row.cell, direction)
-    ]
-    if row.leg == LegName.LEG_NAME_OPEN and until and v[Var.EPOCH] == was[Var.EPOCH]:
-        words = reason_words(until[0], scene.before, scene.par, i, row.cell, direction)
-        chain.add("until then", f"{Reason(until[0]).name}: {words}", reason=Reason(until[0]).name)
+    if row.leg == LegName.LEG_NAME_OPEN and scene.earlier is not None and v[Var.EPOCH] == was[Var.EPOCH]:
+        holes = {(cell, side): why for cell, side, why in scene.earlier.T.tolist()}
+        until = Reason(holes.get((row.cell, direction), Reason.OUTSIDE))
+        words = reason_words(until, scene.before, scene.par, i, row.cell, direction)
+        chain.add("until then", f"{until.name}: {words}", reason=until.name)
 
 # %% ../nbs/reference/102_why.ipynb #c014
 def _lattice(chain: Chain, epoch: int, began: Began | None, scene: Scene, i: Instrument) -> None:

@@ -63,6 +63,7 @@ LINES: dict[str, list[str]] = {
     "exchange serve": ["exchange serve --host 192.0.2.1 --port 1", "exchange serve --speed none"],
     "capsule": ["capsule --around 1min --out night.capsule", f"capsule --around 1h --db {NOWHERE}"],
     "replay": ["replay night.capsule --json", "replay live.toml"],
+    "why-not": ["why-not 60000", f"why-not 60000 --db {NOWHERE}"],
     "why": ["why -1", "why -1 --json", f"why -1 --db {NOWHERE}"],
     "runbook": ["runbook stuck_slots --db gridmm.sqlite --out records", f"runbook risk_mode --db {NOWHERE}"],
     "backup": ["backup copies", f"backup copies --db {NOWHERE}"],

@@ -17,6 +17,7 @@ from gridmm.layout import Ev, Kind
 from gridmm.read_only import Reader
 from gridmm.run import files_of
 from gridmm.v1.vocabulary_pb2 import LegName
+from gridmm.vocabulary import Reason
 from gridmm.why import Chain, Placed, all_placed, cell_named, orders_named, why
 from test_capsule import killed, session
 
@@ -157,3 +158,14 @@ def test_names(traded: Path) -> None:
             orders_named(reader, "NOBODY", placed)
         with pytest.raises(UsageError, match=r"no order of it is on record.*Slots: "):
             orders_named(reader, "77/5", placed)
+
+
+def test_the_level_was_empty_for_a_reason_until_then(traded: Path) -> None:
+    with Reader(str(traded)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        found = [
+            facts(chain_of(reader, one), "until then")
+            for one in placed[25:60:6]
+            if one.row.leg == 1 and "until then" in names(chain_of(reader, one))
+        ]
+    assert found and all(one["reason"] in Reason.__members__ for one in found)
