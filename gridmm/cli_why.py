@@ -56,8 +56,9 @@ def show_why(
     Exit codes: 0 told; 2 there is no such order; 3 the replay does not agree with the records.
     """
     from gridmm.kernel_cache import kernels
+    from gridmm.order_names import all_placed, orders_named
     from gridmm.read_only import Reader
-    from gridmm.why import all_placed, orders_named, why
+    from gridmm.why import why
 
     with kernels(partial(click.echo, err=True)), Reader(db, grid, allow_plain=plain, events=events) as reader:
         _, records = reader.decided_since("")

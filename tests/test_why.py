@@ -14,11 +14,12 @@ from gridmm.cli import run_command
 from gridmm.errors import UsageError
 from gridmm.event_log import _FRAME, MAGIC, pack, read_segment, segments
 from gridmm.layout import Ev, Kind
+from gridmm.order_names import Placed, all_placed, cell_named, orders_named
 from gridmm.read_only import Reader
 from gridmm.run import files_of
 from gridmm.v1.vocabulary_pb2 import LegName
 from gridmm.vocabulary import Reason
-from gridmm.why import Chain, Placed, all_placed, cell_named, orders_named, why
+from gridmm.why import Chain, why
 from test_capsule import killed, session
 
 
