@@ -36,16 +36,13 @@ if TYPE_CHECKING:
     from gridmm.v1.decision_pb2 import DecisionRecord
 
 # %% ../nbs/reference/110_cli.ipynb #c006
-_LATER = dict.fromkeys(("status", "orders", "fills", "commands", "stop", "pause", "risk"), "gridmm.cli_look")
-_LATER |= dict.fromkeys(("worker", "fleet"), "gridmm.cli_fleet")
-_LATER |= dict.fromkeys(("config", "tape"), "gridmm.cli_files")
-_LATER |= {"exchange": "gridmm.cli_exchange", "doctor": "gridmm.cli_doctor", "data": "gridmm.cli_data"}
-_LATER |= dict.fromkeys(("clear", "reload", "adopt"), "gridmm.cli_operate")
-_LATER |= dict.fromkeys(("capsule", "replay"), "gridmm.cli_incident")
-_LATER |= dict.fromkeys(("why", "why-not"), "gridmm.cli_why") | dict.fromkeys(
-    ("plan", "apply"), "gridmm.cli_plan"
+_PAGES = (
+    "look: status orders fills commands stop pause risk, fleet: worker fleet, files: config tape, exchange: exchange, "
+    "doctor: doctor, data: data, operate: clear reload adopt, incident: capsule replay, why: why why-not, "
+    "plan: plan apply, backup: backup restore, runbook: runbook"
 )
-_LATER |= dict.fromkeys(("backup", "restore"), "gridmm.cli_backup") | {"runbook": "gridmm.cli_runbook"}
+_PARTS = [one.partition(": ") for one in _PAGES.split(", ")]
+_LATER = {name: f"gridmm.cli_{page}" for page, _, names in _PARTS for name in names.split()}
 
 
 @click.group(

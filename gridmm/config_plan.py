@@ -325,7 +325,9 @@ def plan_of(reader: Reader, wanted: Config, secrets: Secrets) -> ConfigPlan:
     i, copy = basis.instrument, Copy(state, basis)
     waiting = copy.catch_up(parts[-1], int(state.event_sequence))
     if waiting:
-        notes.append(f"{waiting} orders were waiting for the exchange's answer: taken as accepted")
+        notes.append(
+            f"waiting for the exchange's answer, and taken as accepted: {waiting} order{'s' * (waiting != 1)}"
+        )
     before, names = copy_core(copy.core), dict(copy.session.meta.ids)
     asked = Request("plan", reader.grid, Ask.RELOAD, as_values(wanted), "plan", "plan", 0, 0)
     outcome = reloading(copy.session, asked)

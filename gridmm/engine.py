@@ -20,7 +20,7 @@ from .exchange import Absent, Exchange, Fill, Funding, OrderReport, OrderRequest
 from .layout import CLOSE, OPEN, Act, Col, Command, Core, Ev, Hole, Kind, Leg, Par, Ret, Var, empty_core
 from .model import Meta, core_hash, from_state, seal, to_state
 from .names import Ids
-from .parameters import Basis, effective, standing
+from .parameters import Basis, made_of
 from .pnl import PnL, base_fee_atoms, ledger_position, pnl
 from .slots import live, locate, position
 from .step import Plan, advance
@@ -267,12 +267,8 @@ class Session:
             opened_ms=int(self.core.v[Var.NOW_MS]),
             state=seal(to_state(self.core, meta)),
             parameters=self.par.tolist(),
+            **({} if self.basis is None else made_of(self.basis)),
         )
-        if self.basis is not None:
-            over, market = standing(self.basis.config)
-            header.config, header.price = effective(self.basis.config), plain(self.basis.price)
-            header.over_file.extend(".".join(path) for path in over)
-            header.of_market.extend(".".join(path) for path in market)
         self.log.begin(header)
 
     def orders(self, plan: Plan) -> Orders:

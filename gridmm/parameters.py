@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Bounds', 'UNWRITTEN', 'instrument_of', 'par_vector', 'unbounded', 'Basis', 'as_values', 'effective', 'standing',
-           'reloaded', 'changes']
+           'made_of', 'reloaded', 'changes']
 
 # %% ../nbs/reference/33_parameters.ipynb #c002
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
+from typing import Any
 
 import numpy as np
 
@@ -273,6 +274,17 @@ def standing(config: Config) -> tuple[dict[Address, Given], dict[Address, Given]
     over = {path: given for path, given in config.given.items() if given.origin.startswith(_OVER)}
     old = {path for path, given in config.given.items() if config.file and _from(config.file, given.origin)}
     return over, {path: given for path, given in config.given.items() if path not in over and path not in old}
+
+
+def made_of(basis: Basis) -> dict[str, Any]:
+    """Return what a segment of the event log says of a basis: enough to make it again with `gridmm plan`."""
+    over, market = ([".".join(path) for path in found] for found in standing(basis.config))
+    return {
+        "config": effective(basis.config),
+        "price": plain(basis.price),
+        "over_file": over,
+        "of_market": market,
+    }
 
 
 def reloaded(config: Config, text: str, name: str, price: Decimal | None = None) -> Config:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['price_of', 'base_of', 'interval_of', 'levels', 'window_of', 'event_words', 'risk_words', 'order_words',
-           'reason_words', 'close_words']
+           'reason_words', 'close_words', 'holes_words']
 
 # %% ../nbs/reference/101_reason_words.ipynb #c002
 from decimal import Decimal
@@ -286,3 +286,11 @@ def close_words(why: int, core: Core, par: np.ndarray, i: Instrument, j: int) ->
     if reason in _GRID:
         return _whole_grid(reason, core, par, i)
     return said.get(reason, _waits(reason, core, par, i, int(s[Col.CELL, j]), int(s[Col.DIR, j])))
+
+# %% ../nbs/reference/101_reason_words.ipynb #c022
+def holes_words(holes: np.ndarray) -> str:
+    """Return how many levels stayed empty for which reason."""
+    found: dict[str, int] = {}
+    for why in holes[2].tolist():
+        found[Reason(why).name] = found.get(Reason(why).name, 0) + 1
+    return ", ".join(f"{count} {name}" for name, count in found.items()) or "none"

@@ -17,9 +17,10 @@ from gridmm.layout import Ev, Kind
 from gridmm.order_names import Placed, all_placed, cell_named, orders_named
 from gridmm.read_only import Reader
 from gridmm.run import files_of
+from gridmm.scene import Chain
 from gridmm.v1.vocabulary_pb2 import LegName
 from gridmm.vocabulary import Reason
-from gridmm.why import Chain, why
+from gridmm.why import why
 from test_capsule import killed, session
 
 
