@@ -121,7 +121,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             "rum",
-            r"gridmm rum: no such command. Choose one of adopt, .*, commands, config, .*, warm-up, worker; see `gridmm --help`.",
+            r"gridmm rum: no such command. Choose one of adopt, .*, commands, config, .*, warm-up, why, why-not, worker; see `gridmm --help`.",
         ),
         ("config shw", r"gridmm config shw: no such command. Choose one of check, init, show, suggest; see"),
         ("run --confg x", r"gridmm run: .*--confg.*. Did you mean --config\?"),

@@ -17,11 +17,13 @@ from gridmm.config import Secrets, config_hash, load
 from gridmm.config_plan import ConfigPlan, basis_of, decided_rows, plan_of
 from gridmm.errors import UsageError
 from gridmm.layout import Var
+from gridmm.order_names import all_placed
 from gridmm.parameters import changes
 from gridmm.read_only import Reader
 from gridmm.run import files_of
 from gridmm.scene import parts_of
 from gridmm.settings import Settings
+from gridmm.why import why
 from test_capsule import killed
 from test_capsule import session as traded
 from test_operate import World, file_of, values_of
@@ -155,6 +157,22 @@ async def test_the_basis_is_that_of_the_grid(world: World) -> None:
         other.price = ""
         with pytest.raises(UsageError, match="did not keep what its parameters were made of"):
             basis_of(other, reader.state(), NOTHING)
+
+
+@in_a_world()
+async def test_an_order_after_a_reload_is_explained_by_the_other_file(world: World) -> None:
+    await world.start()
+    wider = values_of(world.folder, **{"grid.grid_size": 5, "grid.order_notional": "400"})
+    assert (await world.ask(Ask.RELOAD, wider)).state == "done"
+    world.log.flush()
+    with Reader(str(world.folder / "grid.sqlite"), events=world.folder / "events") as reader:
+        records = reader.decided_since("")[1]
+        found = [why(reader, one, records) for one in (all_placed(records)[0], all_placed(records)[-1])]
+    links = [{link.name: link.facts for link in chain.links} for chain in found]
+    assert all(chain.proof.agrees and not chain.proof.missing for chain in found)
+    assert [one["quantity"]["notional"] for one in links] == ["300", "400"]
+    assert links[1]["event"]["config_hash"] == world.engine.session.meta.config_hash
+    assert links[0]["event"]["config_hash"] != links[1]["event"]["config_hash"]
 
 
 @in_a_world()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import zlib
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gridmm.cli import run_command
+from gridmm.config import Secrets, load
+from gridmm.config_plan import plan_of
 from gridmm.errors import UsageError
 from gridmm.event_log import _FRAME, MAGIC, pack, read_segment, segments
 from gridmm.layout import Ev, Kind
@@ -21,7 +25,9 @@ from gridmm.scene import Chain
 from gridmm.v1.vocabulary_pb2 import LegName
 from gridmm.vocabulary import Reason
 from gridmm.why import why
-from test_capsule import killed, session
+from gridmm.why_not import why_not
+from test_capsule import child, killed, session
+from test_live import served, typed
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +177,55 @@ def test_the_level_was_empty_for_a_reason_until_then(traded: Path) -> None:
             if one.row.leg == 1 and "until then" in names(chain_of(reader, one))
         ]
     assert found and all(one["reason"] in Reason.__members__ for one in found)
+
+
+def test_beside_the_process_that_trades(tmp_path: Path) -> None:
+    """Asked again and again while the process goes on: answers agree, or say what is not written yet; it is not hurt."""
+    db = tmp_path / "grid.sqlite"
+    (tmp_path / "new.toml").write_text('[grid]\nmax_position = "8 %"\n[instrument]\nmaker_fee = "1 bps"\n')
+    wanted, asked = load(tmp_path / "new.toml", environ={}), 0
+    with child(db, "--pause", "0.4") as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        end = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < end:
+            try:
+                with Reader(str(db)) as reader:
+                    records = reader.decided_since("")[1]
+                    placed = all_placed(records)
+                    if not placed:
+                        continue
+                    chain, answer = why(reader, placed[-1], records), why_not(reader, Decimal(58_000))
+                    assert not chain.proof.difference and not answer.proof.difference
+                    assert chain.proof.agrees or chain.proof.missing
+                    assert answer.proof.agrees or answer.proof.events < 100 or answer.proof.missing
+                    assert plan_of(reader, wanted, Secrets({})).answer == "done"
+                    asked += 1
+            except UsageError as error:
+                assert "has saved nothing yet" in str(error) or "no grid" in str(error), error
+        assert process.wait(60) == 0 and asked > 5, asked
+    with Reader(str(db)) as reader:
+        assert why_not(reader, Decimal(58_000)).proof.agrees
+
+
+@pytest.mark.timeout(300)
+def test_of_a_grid_on_an_exchange(tmp_path: Path) -> None:
+    """The ccxt client has traded over the wire; what led to its orders is made again as that of a recording."""
+    (tmp_path / "grid.toml").write_text(
+        '[grid]\nmode = "long"\nmax_position = "10 %"\n[instrument]\nsymbol = "BTC/USDT:USDT"\n'
+    )
+    with served(tmp_path) as words:
+        done = typed(
+            tmp_path, *words, "--config", "grid.toml", "--duration", "8", "--json", "--db", "live.sqlite"
+        )
+        assert done.returncode == 0, done.stderr
+    with Reader(str(tmp_path / "live.sqlite")) as reader:
+        records = reader.decided_since("")[1]
+        placed = all_placed(records)
+        for one in (placed[0], placed[-1]):
+            chain = why(reader, one, records)
+            assert chain.proof.agrees and not chain.proof.missing, str(chain)
+            assert any("ACCEPTED" in event["what"] for event in facts(chain, "since")["events"])
+        answer = why_not(reader, Decimal(10))
+        assert answer.proof.agrees and answer.reason in ("OUTSIDE", "PRICE_BOUNDS")
+        plan = plan_of(reader, load(tmp_path / "grid.toml", environ={}), Secrets({}))
+        assert plan.changes == [] and not plan.notes and plan.answer == "done"

@@ -18,12 +18,13 @@ from gridmm.config import load
 from gridmm.errors import UsageError
 from gridmm.feed import Pace
 from gridmm.grid import hi, lo
-from gridmm.layout import CLOSE, OPEN, Col, Core, Leg, Par, Var
+from gridmm.layout import CLOSE, OPEN, Col, Core, Ev, Leg, Par, Var
 from gridmm.read_only import Reader
 from gridmm.reason_words import reason_words, window_of
 from gridmm.run import Signals, assemble, files_of, play
-from gridmm.scene import Scene, parts_of, reach
+from gridmm.scene import Scene, events_of, parts_of, reach
 from gridmm.slots import live, position
+from gridmm.tape import utc
 from gridmm.units import plain
 from gridmm.vocabulary import Mode, Order, Reason
 from gridmm.why_not import Place, hole_at, nearest, places, reason_at, why_not
@@ -239,3 +240,15 @@ def test_on_postgresql(tmp_path: Path, database: str) -> None:
         assert why_not(reader, Decimal(59_000)).proof.agrees
     with Reader(database) as reader:
         assert "there is no event log here" in str(why_not(reader, Decimal(59_000)))
+
+
+def test_while_a_start_learns_what_is_true_nothing_is_decided(traded: Path) -> None:
+    with Reader(str(traded)) as reader:
+        part = parts_of(reader.events)[1]
+        quiet = next(number for number, ev in events_of(part) if ev[Ev.QUIET])
+        scene = reach(reader, part, quiet)
+        assert not scene.decided and not scene.plan.holes.size
+        answer = why_not(reader, Decimal(59_000), at=utc(scene.time_ms))
+        assert answer.proof.agrees or answer.reason == "STARTING"
+        later = reach(reader, part, part.limit)
+        assert later.decided
