@@ -8,13 +8,23 @@ __all__ = ['basis_of', 'Change', 'Row', 'changed', 'Copy', 'standing_rows', 'dec
 # %% ../nbs/reference/105_config_plan.ipynb #c002
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from .commands import Ask, Request, reloading
-from .config import REQUIRED, Config, Given, Secrets, config_hash, from_file, parse_toml, resolve
+from gridmm.config import (
+    REQUIRED,
+    Address,
+    Config,
+    Given,
+    Secrets,
+    config_hash,
+    from_file,
+    parse_toml,
+    resolve,
+)
 from .engine import Session
 from .errors import ConfigError, UsageError
 from .grid import candidate_interval, worth_changing
@@ -40,13 +50,16 @@ from .vocabulary import Order, Reason, Report, Stop
 from .words import event
 
 # %% ../nbs/reference/105_config_plan.ipynb #c007
-def basis_of(head: SegmentHeader, state: State, secrets: Secrets) -> tuple[Basis, list[str]]:
+def basis_of(
+    head: SegmentHeader, state: State, secrets: Secrets, unwritten: Mapping[Address, Given] | None = None
+) -> tuple[Basis, list[str]]:
     """Return what the parameters of a segment were made of, and notes about what is not certain.
 
     Args:
         head: Of the last segment.
         state: The saved State.
         secrets: Struck out of the answer.
+        unwritten: Values that no log keeps.
 
     Raises:
         UsageError: The log does not say it, or is not that of the State.
@@ -65,6 +78,7 @@ def basis_of(head: SegmentHeader, state: State, secrets: Secrets) -> tuple[Basis
         given |= {
             at: Given(given[at].value, origin) for key in keys if (at := tuple(key.split("."))) in given
         }
+    given |= {at: Given(said.value, name) for at, said in (unwritten or {}).items()}
     price = Decimal(head.price)
     config = resolve(given, secrets, REQUIRED, price, name)
     basis, notes = Basis(config, from_state(state)[1].instrument, price), list[str]()
@@ -321,7 +335,8 @@ def plan_of(reader: Reader, wanted: Config, secrets: Secrets) -> ConfigPlan:
         raise UsageError(
             "the configuration in force", "it stands in the event log, and there is none here", todo
         )
-    basis, notes = basis_of(parts[-1].head, state, secrets)
+    unwritten = {at: said for at, said in wanted.given.items() if ".".join(at) in UNWRITTEN}
+    basis, notes = basis_of(parts[-1].head, state, secrets, unwritten)
     i, copy = basis.instrument, Copy(state, basis)
     waiting = copy.catch_up(parts[-1], int(state.event_sequence))
     if waiting:
@@ -336,7 +351,7 @@ def plan_of(reader: Reader, wanted: Config, secrets: Secrets) -> ConfigPlan:
         reader.grid,
         int(state.version),
         int(state.market.now_ms),
-        config_hash(old),
+        state.config_hash,
         "",
         outcome.state,
         outcome.result,

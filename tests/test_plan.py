@@ -6,8 +6,10 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gridmm.cli import run_command
@@ -16,14 +18,18 @@ from gridmm.commands import Ask, Mailbox
 from gridmm.config import Secrets, config_hash, load
 from gridmm.config_plan import ConfigPlan, basis_of, decided_rows, plan_of
 from gridmm.errors import UsageError
-from gridmm.layout import Var
+from gridmm.layout import PAR_SIZE, Par, Var, empty_core
 from gridmm.order_names import all_placed
+from gridmm.outer_level import fee_words
 from gridmm.parameters import changes
 from gridmm.read_only import Reader
 from gridmm.run import files_of
 from gridmm.scene import parts_of
 from gridmm.settings import Settings
+from gridmm.step import advance
+from gridmm.units import Instrument
 from gridmm.why import why
+from gridmm.words import price_event
 from test_capsule import killed
 from test_capsule import session as traded
 from test_operate import World, file_of, values_of
@@ -173,6 +179,17 @@ async def test_an_order_after_a_reload_is_explained_by_the_other_file(world: Wor
     assert [one["quantity"]["notional"] for one in links] == ["300", "400"]
     assert links[1]["event"]["config_hash"] == world.engine.session.meta.config_hash
     assert links[0]["event"]["config_hash"] != links[1]["event"]["config_hash"]
+
+
+@in_a_world(**{"account.name": "main"})
+async def test_the_name_of_the_account_is_in_no_log_and_changes_nothing(world: World) -> None:
+    await world.start()
+    plan = planned(world, **{"account.name": "main", "grid.max_position": "0.011"})
+    assert plan.answer == "done" and [one.key for one in plan.changes] == ["grid.max_position"]
+    said = await world.ask(
+        Ask.RELOAD, values_of(world.folder, **{"account.name": "main", "grid.max_position": "0.011"})
+    )
+    assert said.result == plan.result and world.engine.session.meta.config_hash == plan.new
 
 
 @in_a_world()
@@ -359,3 +376,54 @@ def test_on_postgresql(tmp_path: Path, database: str, files: Path) -> None:
     with Reader(database) as reader, pytest.raises(UsageError, match="there is none here"):
         plan_of(reader, wanted, NOTHING)
     assert isinstance(wanted.settings, Settings)
+
+
+@pytest.mark.parametrize("mode", ["long", "neutral", "short"])
+@pytest.mark.parametrize("cap", ["0.05", "0.012"])
+def test_at_the_outer_level_the_grid_holds_and_has_lost_what_was_said(
+    tmp_path: Path, mode: str, cap: str
+) -> None:
+    """The market runs through the whole window at once: inventory and loss are those of the plan."""
+
+    async def run(side: str) -> None:
+        folder = tmp_path / side
+        folder.mkdir()
+        world = World(folder, **{"grid.mode": mode, "grid.max_position": cap})
+        await world.start()
+        said = next(one for one in planned(world).outer[0] if one.side == side)
+        i, own = world.engine.session.meta.instrument, world.engine.session
+        before, down = own.pnl(), side == "buys"
+        end = i.price_ticks(Decimal(said.price)) + (
+            -1 if down else 1
+        )  # through it by a tick, so that it fills
+        await world.price(3_000, end)
+        assert i.quantity(own.pnl().position_lots) == Decimal(said.inventory) != 0
+        after = own.pnl()
+        lost = i.money(before.realized + before.unrealized - after.realized - after.unrealized)
+        beyond = abs(Decimal(said.inventory)) * i.tick
+        assert abs(lost - Decimal(said.loss) - beyond) <= Decimal("0.02"), (lost, said)
+        assert Decimal(said.loss) > 0 and abs(Decimal(said.inventory)) <= Decimal(said.cap) == Decimal(cap)
+
+    for side in {"long": ["buys"], "short": ["sells"], "neutral": ["buys", "sells"]}[mode]:
+        asyncio.run(run(side))
+
+
+def test_a_losing_cell_is_called_so() -> None:
+    """A verdict that cannot be bad is none: fees above the width of a cell."""
+    i = Instrument("BTC/USDT:USDT", "perpetual", Decimal("0.1"), Decimal("0.001"), maker_fee_ppm=1_500)
+    par = np.zeros(PAR_SIZE, dtype=np.int64)
+    par[[Par.MODE, Par.BUYS, Par.BASE, Par.BASE_PPM, Par.GEOMETRIC, Par.CAP_PPM]] = (
+        1,
+        4,
+        2_000,
+        1,
+        1,
+        4_000_000,
+    )
+    par[[Par.MAX_LOTS, Par.GROSS_LOTS, Par.CELL_ATOMS, Par.MIN_LOTS]] = 120, 240, 300 * 10**8, 1
+    par[[Par.HALF_ATOMS, Par.MAX_ORDERS, Par.SCALE_PPM, Par.ALLOW_LOSING]] = i.half_atoms, 50, 1_000_000, 1
+    par[Par.MAKER_PPM], core = 1_500, empty_core()
+    advance(core, par, price_event(1_000, 599_999, 600_001, 600_000))
+    assert "leaves -10 bps: it LOSES" in fee_words(Settings(), core, par, i)
+    par[Par.MAKER_PPM] = 100
+    assert "leaves 18 bps: it earns" in fee_words(Settings(), core, par, i)

@@ -126,6 +126,8 @@ def test_a_log_with_a_changed_event_is_found_out(traded: Path, tmp_path: Path) -
         assert "Do not trust the numbers above" in str(chain)
     assert run_command(["why", "--db", str(db), last.row.client_id]) == 3
     assert run_command(["why", "--db", str(traded), last.row.client_id]) == 0
+    assert run_command(["why-not", "59000", "--db", str(db), "--at", "2 h"]) == 3
+    assert run_command(["why-not", "59000", "--db", str(traded), "--at", "2 h"]) == 0
 
 
 def test_without_the_log_the_record_says_what_it_knows(traded: Path, tmp_path: Path) -> None:
@@ -229,3 +231,20 @@ def test_of_a_grid_on_an_exchange(tmp_path: Path) -> None:
         assert answer.proof.agrees and answer.reason in ("OUTSIDE", "PRICE_BOUNDS")
         plan = plan_of(reader, load(tmp_path / "grid.toml", environ={}), Secrets({}))
         assert plan.changes == [] and not plan.notes and plan.answer == "done"
+
+
+def test_the_command(traded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Reader(str(traded)) as reader:
+        one = all_placed(reader.decided_since("")[1])[40].row
+    for words in ([f"{one.epoch}/{one.cell}"], [one.client_id], ["--id", one.client_id[-5:]]):
+        assert run_command(["why", *words, "--db", str(traded), "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said[0]["links"]["order"]["cell"] == one.cell and said[0]["proof"]["agrees"]
+        assert (len(words) == 1 and "/" in words[0]) or [chain["client_id"] for chain in said] == [
+            one.client_id
+        ]
+        assert {"event", "lattice", "price", "quantity", "decision", "since"} <= set(said[0]["links"])
+    for words in (["NOBODY"], ["-200"], ["--id", "-3"], ["GM"]):
+        assert run_command(["why", *words, "--db", str(traded)]) == 2, words
+    assert run_command(["why", "-3", "--db", "nowhere.sqlite"]) == 2
+    assert capsys.readouterr().err.count("\n") == 5
