@@ -20,7 +20,7 @@ from .exchange import Absent, Exchange, Fill, Funding, OrderReport, OrderRequest
 from .layout import CLOSE, OPEN, Act, Col, Command, Core, Ev, Kind, Leg, Par, Ret, Var, empty_core
 from .model import Meta, core_hash, from_state, seal, to_state
 from .names import Ids
-from .parameters import Basis, effective, kept
+from .parameters import Basis, made_of
 from .pnl import PnL, ledger_position, pnl, trade_gain
 from .slots import live, position
 from .step import Plan, advance, wake_ms
@@ -239,8 +239,7 @@ class Session:
     def begin_segment(self) -> None:
         """Begin a segment of the event log that continues the state as it is; right after a save, or at a start."""
         assert self.log is not None
-        meta, basis = self.meta, self.basis
-        market, over = ({}, {}) if basis is None else kept(basis.config)
+        meta = self.meta
         header = SegmentHeader(
             symbol=meta.instrument.symbol,
             first_sequence=meta.event_sequence + 1,
@@ -252,10 +251,7 @@ class Session:
             opened_ms=int(self.core.v[Var.NOW_MS]),
             state=seal(to_state(self.core, meta)),
             parameters=self.par.tolist(),
-            config="" if basis is None else effective(basis.config),
-            price="" if basis is None else plain(basis.price),
-            from_start=map(".".join, over),
-            from_market=map(".".join, market),
+            **({} if self.basis is None else made_of(self.basis)),
         )
         self.log.begin(header)
 

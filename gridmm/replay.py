@@ -21,7 +21,7 @@ from .layout import PAR_SIZE, Core, Ev, Kind, Par, Ret, Var
 from .model import core_hash, from_state, seal, to_state, unseal
 from .names import Ids
 from .run_output import action_text
-from .step import advance
+from .step import Plan, advance
 from .tape import utc
 from .units import Instrument
 from .v1.capsule_pb2 import Capsule
@@ -37,6 +37,7 @@ class Player:
         par: Parameters.
         meta: Names.
         hash: Of the state after the last event, or after the last decision where hashes are left out.
+        plan: What the last event led to, with the holes; views, valid until the next one.
     """
 
     def __init__(self, head: SegmentHeader) -> None:
@@ -62,6 +63,7 @@ class Player:
         if self.hash != head.state_hash:
             raise UnknownVersion(what, f"its State hashes to {self.hash}, not {head.state_hash}", todo)
         self.meta.event_sequence = int(head.first_sequence) - 1
+        self.plan = Plan(self.core.plan[:, :0], self.core.holes[:, :0])
         self._seen = [self.hash]  # since the last decision
 
     def take(
@@ -76,7 +78,7 @@ class Player:
         """
         core, meta, epoch = self.core, self.meta, self.core.v[Var.EPOCH]
         meta.event_sequence += 1
-        plan = advance(core, self.par, ev.copy())
+        plan = self.plan = advance(core, self.par, ev.copy())
         if core.v[Var.EPOCH] != epoch:
             meta.geometric = bool(self.par[Par.GEOMETRIC])
         decided = plan.actions.shape[1] > 0

@@ -63,13 +63,13 @@ LINES: dict[str, list[str]] = {
     "exchange serve": ["exchange serve --host 192.0.2.1 --port 1", "exchange serve --speed none"],
     "capsule": ["capsule --around 1min --out night.capsule", f"capsule --around 1h --db {NOWHERE}"],
     "replay": ["replay night.capsule --json", "replay live.toml"],
+    "plan": ["plan --config live.toml", "plan --config live.toml --db live.sqlite --json", "plan --config leaky.toml", f"plan --db {NOWHERE}"],
+    "apply": ["apply --config live.toml --plan 1-00000000 --why x", f"apply --plan 1-00000000 --why x --db {NOWHERE}"],
+    "why-not": ["why-not 60000", f"why-not 60000 --db {NOWHERE}"],
+    "why": ["why -1", "why -1 --json --db live.sqlite", f"why -1 --db {NOWHERE}"],
     "runbook": ["runbook stuck_slots --db gridmm.sqlite --out records", f"runbook risk_mode --db {NOWHERE}"],
     "backup": ["backup copies", f"backup copies --db {NOWHERE}"],
     "restore": ["restore live.toml"],
-    "plan": ["plan --config live.toml --db gridmm.sqlite", "plan --config leaky.toml", f"plan --config live.toml --db {NOWHERE}"],
-    "apply": ["apply --config live.toml --db gridmm.sqlite --plan x --why test", "apply --config leaky.toml --why test --plan x"],
-    "why": ["why -1 --db gridmm.sqlite", f"why -1 --db {NOWHERE}"],
-    "why-not": ["why-not 59000 --db gridmm.sqlite", f"why-not 59000 --db {NOWHERE}"],
 }  # fmt: skip
 
 

@@ -1,259 +1,250 @@
-"""An answer to why is what the engine itself decided: the shown numbers give the shown price, the reason is the record's."""
+"""What led to an order is computed again, agrees with its record, and a log that was changed is found out."""
 
 from __future__ import annotations
 
 import json
-import random
-import re
 import shutil
-import struct
+import time
 import zlib
-from collections.abc import Iterator
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-import gridmm
-from gridmm.center import buy_window, sell_window
 from gridmm.cli import run_command
-from gridmm.client_id import decode
-from gridmm.connect import Session, connect
-from gridmm.errors import GridmmError, UsageError
-from gridmm.event_log import MAGIC, pack, read_segment, segments
-from gridmm.layout import OPEN, Ev, Kind, Leg, Par, Var
-from gridmm.retrace import event_at, placed, state_at
+from gridmm.config import Secrets, load
+from gridmm.config_plan import plan_of
+from gridmm.errors import UsageError
+from gridmm.event_log import _FRAME, MAGIC, pack, read_segment, segments
+from gridmm.layout import Ev, Kind
+from gridmm.order_names import Placed, all_placed, cell_named, orders_named
+from gridmm.read_only import Reader
 from gridmm.run import files_of
-from gridmm.slots import exposure
-from gridmm.v1.vocabulary_pb2 import Action
-from gridmm.vocabulary import Order, Reason
-from gridmm.why import meant, why_order, why_slot
-from gridmm.why_not import Level, answer, reason_of, standing, why_not
-from test_capsule import child, session
-from test_monitor import eventually
+from gridmm.scene import Chain
+from gridmm.v1.vocabulary_pb2 import LegName
+from gridmm.vocabulary import Reason
+from gridmm.why import why
+from gridmm.why_not import why_not
+from test_capsule import child, killed, session
+from test_live import served, typed
 
 
 @pytest.fixture(scope="module")
 def traded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A geometric grid of two sides that trades an hour and a half twice, the second time from where it stood."""
+    """Two Durable sessions, the second of which goes on with the first."""
     db = tmp_path_factory.mktemp("why") / "grid.sqlite"
-    options = {
-        "grid__mode": "neutral",
-        "grid__grid_size": "6",
-        "grid__skew_factor": "0.8",
-        "grid__max_position": "0.03",
-    }
-    session(db, **options)
-    session(db, **options)
+    session(db)
+    session(db)
     return db
 
 
-@pytest.fixture
-def looked(traded: Path) -> Iterator[Session]:
-    with connect(traded) as found:
-        yield found
+def chain_of(reader: Reader, one: Placed) -> Chain:
+    return why(reader, one, reader.decided_since("")[1])
 
 
-def orders_of(looked: Session) -> list[str]:
-    """Return every order that was ever placed."""
-    return [
-        row.client_id for one in looked.records() for row in one.rows if row.action == Action.ACTION_PLACE
-    ]
+def facts(chain: Chain, name: str) -> dict:
+    return next(link.facts for link in chain.links if link.name == name)
 
 
-def test_the_numbers_that_are_shown_give_the_price_and_the_quantity(looked: Session) -> None:
-    known, opens = orders_of(looked), 0
-    assert len(known) > 60
-    for name in random.Random(1).sample(known, 15):
-        said = why_order(looked, name)
-        chain = dict(said.chain)
-        found = placed(looked, name)
-        assert said.agrees and found is not None
-        row, i = found[1], looked.instrument()
-        assert f"at {i.price(row.price_ticks).normalize():f}" in said.what
-        if decode(name).leg == 1:
-            assert chain["price"].startswith(f"{i.price(row.price_ticks).normalize():f}:")
-            continue
-        opens += 1
-        numbers = re.search(r"level k = (\d+) x \(1 \+ (\d+)", chain["lattice"])
-        assert numbers is not None
-        anchor, growth = int(numbers[1]), 1 + Fraction(int(numbers[2]), 10**6)
-        at = decode(name)
-        level = anchor * growth ** (at.cell if at.direction > 0 else at.cell + 1)
-        assert row.price_ticks == (int(level) if at.direction > 0 else -int(-level // 1))
-        first, last = map(int, re.findall(r"cells (-?\d+) to (-?\d+)", chain["window"])[0])
-        assert min(first, last) <= at.cell <= max(first, last)
-        notional, price, quantity = map(
-            Decimal, re.findall(r"order_notional (\S+) \S+ / (\S+) = (\S+) ", chain["quantity"])[0]
-        )
-        assert quantity == notional / price // i.lot * i.lot == i.quantity(row.quantity_lots)
-    assert opens >= 5
+def names(chain: Chain) -> list[str]:
+    return [link.name for link in chain.links]
 
 
-def test_the_story_of_an_order_ends_as_the_books_say(looked: Session) -> None:
-    fills = {one["client_id"] for one in looked.fills()}
-    withdrawn = {
-        row.client_id for one in looked.records() for row in one.rows if row.action == Action.ACTION_CANCEL
-    }
-    for name in random.Random(2).sample(sorted(fills), 4):
-        texts = [text for _, text in why_order(looked, name).later]
-        assert texts[0] == "accepted" and any("traded at" in text for text in texts), texts
-    for name in random.Random(3).sample(sorted(withdrawn - fills), 4):
-        texts = [text for _, text in why_order(looked, name).later]
-        assert any(text.startswith("withdrawn: ") for text in texts) and texts[-1].startswith("canceled"), (
-            texts
-        )
+def rewrite(path: Path, change: object) -> None:
+    """Write a segment again with other events, whole and with the right checksums: only a replay can tell."""
+    found = read_segment(path)
+    events = found.events.copy()
+    change(events)  # type: ignore[operator]
+    body = found.header.SerializeToString()
+    head = MAGIC + _FRAME.pack(len(body), zlib.crc32(body)) + body
+    path.write_bytes(head + b"".join(pack(events[n : n + 500]) for n in range(0, len(events), 500)))
 
 
-@pytest.mark.parametrize(("mode", "reasons"), [("long", {"CAP", "SKEW"}), ("neutral", {"SIDE"})])
-def test_every_level_of_a_window_has_an_order_or_the_reason_that_was_recorded(
-    tmp_path: Path, mode: str, reasons: set[str]
-) -> None:
-    """The reason that is told now, for each hole that the running engine wrote down."""
-    options = {"grid__mode": mode, "grid__grid_size": "8", "grid__skew_factor": "1"}
-    session(tmp_path / "g", grid__max_position="0.004", **options)
-    with connect(tmp_path / "g") as looked:
-        assert _every_level(looked, mode) >= reasons
+def copied(db: Path, folder: Path) -> Path:
+    """Return a copy of a grid's files."""
+    for path in db.parent.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
+    return folder / db.name
 
 
-def _every_level(looked: Session, mode: str) -> set[str]:
-    """Compare the levels of some decisions, and return the reasons that there were."""
-    records = [one for one in looked.records() if one.holes and one.event_sequence]
-    told, seen_reasons = 0, set[str]()
-    for record in random.Random(4).sample(records, 20):
-        seen = event_at(looked, int(record.event_sequence), record.time_ms)
-        core, par = seen.core, seen.par
-        holes = {}
-        for run in record.holes:
-            step = 1 if run.last_cell >= run.first_cell else -1
-            for cell in range(run.first_cell, run.last_cell + step, step):
-                holes[cell, 1 if run.direction == 1 else -1] = Reason(run.reason)
-        for (cell, direction), why in holes.items():
-            assert reason_of(core, par, Level(cell, direction, 0)) == why
-            told += 1
-            seen_reasons.add(why.name)
-        net = int(exposure(core)[0]) - int(par[Par.TARGET_LOTS])
-        far, near = (int(one) for one in buy_window(core, par, net)[:2])
-        begin, end = (int(one) for one in sell_window(core, par, net)[:2]) if mode == "neutral" else (0, 0)
-        for cell, direction in [*((k, 1) for k in range(far, near)), *((k, -1) for k in range(begin, end))]:
-            if (cell, direction) not in holes:
-                assert reason_of(core, par, Level(cell, direction, 0)) == Reason.NONE
-        assert reason_of(core, par, Level(far - 40, 1, 0)) == Reason.OUTSIDE
-    assert told > 40
-    return seen_reasons
+def test_every_tenth_order_has_a_chain_that_agrees(traded: Path) -> None:
+    with Reader(str(traded)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        assert len(placed) > 60
+        legs = set()
+        for one in placed[::10]:
+            chain, row = chain_of(reader, one), one.row
+            assert chain.proof.agrees and not chain.proof.missing, str(chain)
+            assert "hashes agree" in str(chain.proof)
+            assert facts(chain, "order")["price"] == facts(chain, "price")["price"]
+            assert facts(chain, "order")["quantity"] == facts(chain, "quantity")["quantity"]
+            assert facts(chain, "event")["number"] == one.record.event_sequence
+            assert facts(chain, "decision")["hash_after"] == one.record.hash_after
+            assert facts(chain, "lattice")["epoch"] == row.epoch and "atr" in facts(chain, "lattice")
+            assert ("centre" in names(chain)) == (row.leg == LegName.LEG_NAME_OPEN)
+            if row.leg == LegName.LEG_NAME_OPEN:
+                assert facts(chain, "centre")["first_cell"] <= row.cell <= facts(chain, "centre")["last_cell"]
+            legs.add(row.leg)
+            json.dumps(chain.json())
+        assert legs == {LegName.LEG_NAME_OPEN, LegName.LEG_NAME_CLOSE}
 
 
-def test_an_order_stands_where_the_answer_says_so(looked: Session) -> None:
-    i, stands = looked.instrument(), 0
-    first, last = (one.time_ms for one in (next(looked.records()), list(looked.records())[-1]))
-    for at_ms in random.Random(5).sample(range(first, last), 10):
-        seen = state_at(looked, at_ms)
-        assert seen.time_ms <= at_ms and seen.agrees
-        s, v = seen.core.slots, seen.core.v
-        for j in range(v[Var.SLOTS]):
-            if 0 < s[OPEN + Leg.STATUS, j] < Order.TERMINAL:
-                price = int(s[OPEN + Leg.PRICE, j])
-                assert standing(seen.core, price) and "an order stands at" in answer(seen, price, i).what
-                stands += 1
-        assert "no order, " in answer(seen, 1_000, i).what
-    assert stands > 20
+def test_what_became_of_an_order_is_what_the_books_say(traded: Path) -> None:
+    with Reader(str(traded)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        fills = {one.client_id for one in reader.books.store.fills()}
+        for one in placed[::15]:
+            said = facts(chain_of(reader, one), "since")["events"]
+            assert any(what["what"].startswith("FILL:") for what in said) == (one.row.client_id in fills)
+        cancels = {
+            row.client_id for record in reader.decided_since("")[1] for row in record.rows if row.action == 1
+        }
+        withdrawn = next(one for one in placed if one.row.client_id in cancels)
+        assert any("withdrawn by decision" in line for line in str(chain_of(reader, withdrawn)).splitlines())
 
 
-def frame(body: bytes) -> bytes:
-    """Return a frame of the event log."""
-    return struct.pack("<II", len(body), zlib.crc32(body)) + body
+def test_a_log_with_a_changed_event_is_found_out(traded: Path, tmp_path: Path) -> None:
+    """One price is another: the segment is whole, its checksums fit, and the hashes of the decisions do not."""
+    db = copied(traded, tmp_path)
+    path = segments(files_of(db)[1])[0]
+
+    def raise_a_price(events: np.ndarray) -> None:
+        n = int(np.flatnonzero(events[:, Ev.KIND] == Kind.PRICE)[3_000])
+        events[n, [Ev.BID, Ev.ASK, Ev.LAST]] += 3_000
+
+    rewrite(path, lambda events: None)
+    with Reader(str(db)) as reader:
+        last = [one for one in all_placed(reader.decided_since("")[1]) if one.record.event_sequence < 8_000][
+            -1
+        ]
+        assert chain_of(reader, last).proof.agrees, "written again as it was, nothing differs"
+    rewrite(path, raise_a_price)
+    with Reader(str(db)) as reader:
+        chain = chain_of(reader, last)
+        assert not chain.proof.agrees and "the hashes DISAGREE: " in str(chain)
+        assert "Do not trust the numbers above" in str(chain)
+    assert run_command(["why", "--db", str(db), last.row.client_id]) == 3
+    assert run_command(["why", "--db", str(traded), last.row.client_id]) == 0
+    assert run_command(["why-not", "59000", "--db", str(db), "--at", "2 h"]) == 3
+    assert run_command(["why-not", "59000", "--db", str(traded), "--at", "2 h"]) == 0
 
 
-def spoil(folder: Path, kind: Kind) -> int:
-    """Change one event in the middle of the first segment; return its number."""
-    path = segments(folder)[0]
-    segment = read_segment(path)
-    events = segment.events.copy()
-    at = [k for k, ev in enumerate(events) if ev[Ev.KIND] == kind][len(events) // 400]
-    events[at, Ev.BID] += 4_000
-    events[at, Ev.ASK] += 4_000
-    events[at, Ev.LAST] += 4_000
-    path.write_bytes(MAGIC + frame(segment.header.SerializeToString()) + pack(events))
-    return segment.first + at
+def test_without_the_log_the_record_says_what_it_knows(traded: Path, tmp_path: Path) -> None:
+    shutil.copy(traded, tmp_path / "grid.sqlite")
+    with Reader(str(tmp_path / "grid.sqlite")) as reader:
+        one = next(o for o in all_placed(reader.decided_since("")[1]) if o.record.sequence > 20)
+        chain = chain_of(reader, one)
+    assert chain.proof.missing == ["there is no event log here"]
+    assert names(chain) == ["order", "decision", "since"]
+    assert "formulas need the event log" in str(chain) and "nothing was replayed" in str(chain)
 
 
-def test_a_log_that_was_changed_says_that_it_is_not_what_was_recorded(traded: Path, tmp_path: Path) -> None:
-    for path in (traded, files_of(traded)[1]):
-        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
-    changed = spoil(tmp_path / files_of(traded)[1].name, Kind.PRICE)
-    with connect(tmp_path / traded.name) as looked:
-        after = [one for one in looked.records() if changed < one.event_sequence]
-        name = next(row.client_id for one in after for row in one.rows if row.action == Action.ACTION_PLACE)
-        said = why_order(looked, name)
-        assert said.agrees is False and said.proof.startswith("NOT what was recorded: decision"), said.proof
-    assert run_command(["why", name, "--db", str(tmp_path / traded.name)]) == 3
-
-
-def test_without_a_log_the_decision_speaks_for_itself(traded: Path, tmp_path: Path) -> None:
-    shutil.copy(traded, tmp_path / "alone.sqlite")
-    with connect(tmp_path / "alone.sqlite") as looked:
-        name = looked.fills().column("client_id")[0]
-        said = why_order(looked, name)
-        assert said.agrees is None and said.proof.startswith("from the record of the decision alone")
-        assert any("traded at" in text for _, text in said.later)
-        assert why_not(looked, Decimal("59000")).agrees is None
-
-
-def test_what_is_meant_is_one_thing(looked: Session) -> None:
-    fill = next(iter(looked.books.store.fills()))
-    assert meant(looked, fill.client_id) == fill.client_id == meant(looked, f"#{fill.exchange_id}")
-    assert meant(looked, "-3") == (0, -3) and meant(looked, "2/-3") == (2, -3)
-    with pytest.raises(UsageError, match="it could be"):
-        meant(looked, fill.client_id[:12])
-    for nothing in ("GM0000000000000000000000", "hello-hello", fill.client_id[:-1] + "?"):
-        with pytest.raises(UsageError, match="no order or trade of this grid is called so"):
-            meant(looked, nothing)
-    with pytest.raises(UsageError, match="no decision that is on record placed it"):
-        why_order(looked, gridmm.client_id.encode(decode(fill.client_id)._replace(sequence=10**9)))
-    slot = looked.state().slots[0]
-    assert f"{slot.epoch}/{slot.cell}" in why_slot(looked, slot.epoch, slot.cell).what
-    with pytest.raises(UsageError, match="has none there"):
-        why_slot(looked, 9, 9)
-
-
-def test_the_commands_answer(traded: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with connect(traded) as looked:
-        name = looked.fills().column("client_id")[-1]
-    assert run_command(["why", name, "--db", str(traded), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["agrees"] and said["chain"][0][0] == "event" and said["later"]
-    assert run_command(["why-not", "59000", "--at", "1 h", "--db", str(traded), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["agrees"] and [head for head, _ in said["chain"]][:3] == ["moment", "level", "reason"]
-    for line, told in (
-        (["why", "nonsense"], "no order or trade"),
-        (["why-not", "cheap"], "Write one such as"),
-        (["why-not", "0"], "a price is above zero"),
-        (["why-not", "59000", "--at", "2020-01-01"], "nothing happened"),
-        (["why-not", "59000", "--at", "soon"], "is not a time"),
-    ):
-        assert run_command([*line, "--db", str(traded)]) == 2, line
-        assert told in capsys.readouterr().err
-
-
-def trades(db: Path) -> int:
-    """Return how many trades a session has saved, 0 before it has saved anything."""
-    try:
-        with connect(db) as looked:
-            return len(looked.fills())
-    except GridmmError:
-        return 0
-
-
-def test_it_answers_beside_the_process_that_trades_and_changes_nothing(tmp_path: Path) -> None:
+def test_killed_the_tail_is_named(tmp_path: Path) -> None:
+    """The last decision was saved and its event was not written: the record speaks, and the gap is named."""
     db = tmp_path / "grid.sqlite"
-    with child(db, "--pause", "0.05") as process:
-        eventually(lambda: trades(db) >= 2, seconds=60)
-        before = {path.name for path in tmp_path.rglob("*")}
-        with connect(db) as looked:
-            said = why_order(looked, looked.fills().column("client_id")[0])
-            assert said.agrees and len(said.chain) > 3
-            assert why_not(looked, Decimal("59000"), looked.state().market.now_ms - 5_000).agrees
-        assert process.poll() is None, "it still trades"
-        assert {path.name for path in tmp_path.rglob("*")} >= before
+    killed(db, "--die-after-commit", "15")
+    before = sorted((path.name, path.stat().st_size) for path in tmp_path.rglob("*"))
+    with Reader(str(db)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        chain = chain_of(reader, placed[-1])
+        assert "is not in segment 1, which ends with event" in chain.proof.missing[0]
+        assert chain_of(reader, placed[0]).proof.agrees
+    assert sorted((path.name, path.stat().st_size) for path in tmp_path.rglob("*")) == before
+
+
+def test_names(traded: Path) -> None:
+    assert cell_named("-3") == (None, -3) and cell_named("2/-3") == (2, -3) and cell_named("12") == (None, 12)
+    assert cell_named("1234") is None and cell_named("GM5Y") is None and cell_named("2/") is None
+    with Reader(str(traded)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        one = placed[40].row
+        slot = orders_named(reader, f"{one.epoch}/{one.cell}", placed)
+        assert slot[0].row.leg == LegName.LEG_NAME_OPEN
+        assert {(o.row.epoch, o.row.cell) for o in slot} == {(one.epoch, one.cell)}
+        with pytest.raises(UsageError, match="are called so"):
+            orders_named(reader, "GM", placed)
+        with pytest.raises(UsageError, match="on record is called so"):
+            orders_named(reader, "NOBODY", placed)
+        with pytest.raises(UsageError, match=r"no order of it is on record.*Slots: "):
+            orders_named(reader, "77/5", placed)
+
+
+def test_the_level_was_empty_for_a_reason_until_then(traded: Path) -> None:
+    with Reader(str(traded)) as reader:
+        placed = all_placed(reader.decided_since("")[1])
+        found = [
+            facts(chain_of(reader, one), "until then")
+            for one in placed[25:60:6]
+            if one.row.leg == 1 and "until then" in names(chain_of(reader, one))
+        ]
+    assert found and all(one["reason"] in Reason.__members__ for one in found)
+
+
+def test_beside_the_process_that_trades(tmp_path: Path) -> None:
+    """Asked again and again while the process goes on: answers agree, or say what is not written yet; it is not hurt."""
+    db = tmp_path / "grid.sqlite"
+    (tmp_path / "new.toml").write_text('[grid]\nmax_position = "8 %"\n[instrument]\nmaker_fee = "1 bps"\n')
+    wanted, asked = load(tmp_path / "new.toml", environ={}), 0
+    with child(db, "--pause", "0.4") as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        end = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < end:
+            try:
+                with Reader(str(db)) as reader:
+                    records = reader.decided_since("")[1]
+                    placed = all_placed(records)
+                    if not placed:
+                        continue
+                    chain, answer = why(reader, placed[-1], records), why_not(reader, Decimal(58_000))
+                    assert not chain.proof.difference and not answer.proof.difference
+                    assert chain.proof.agrees or chain.proof.missing
+                    assert answer.proof.agrees or answer.proof.events < 100 or answer.proof.missing
+                    assert plan_of(reader, wanted, Secrets({})).answer == "done"
+                    asked += 1
+            except UsageError as error:
+                assert "has saved nothing yet" in str(error) or "no grid" in str(error), error
+        assert process.wait(60) == 0 and asked > 5, asked
+    with Reader(str(db)) as reader:
+        assert why_not(reader, Decimal(58_000)).proof.agrees
+
+
+@pytest.mark.timeout(300)
+def test_of_a_grid_on_an_exchange(tmp_path: Path) -> None:
+    """The ccxt client has traded over the wire; what led to its orders is made again as that of a recording."""
+    (tmp_path / "grid.toml").write_text(
+        '[grid]\nmode = "long"\nmax_position = "10 %"\n[instrument]\nsymbol = "BTC/USDT:USDT"\n'
+    )
+    with served(tmp_path) as words:
+        done = typed(
+            tmp_path, *words, "--config", "grid.toml", "--duration", "8", "--json", "--db", "live.sqlite"
+        )
+        assert done.returncode == 0, done.stderr
+    with Reader(str(tmp_path / "live.sqlite")) as reader:
+        records = reader.decided_since("")[1]
+        placed = all_placed(records)
+        for one in (placed[0], placed[-1]):
+            chain = why(reader, one, records)
+            assert chain.proof.agrees and not chain.proof.missing, str(chain)
+            assert any("ACCEPTED" in event["what"] for event in facts(chain, "since")["events"])
+        answer = why_not(reader, Decimal(10))
+        assert answer.proof.agrees and answer.reason in ("OUTSIDE", "PRICE_BOUNDS")
+        plan = plan_of(reader, load(tmp_path / "grid.toml", environ={}), Secrets({}))
+        assert plan.changes == [] and not plan.notes and plan.answer == "done"
+
+
+def test_the_command(traded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Reader(str(traded)) as reader:
+        one = all_placed(reader.decided_since("")[1])[40].row
+    for words in ([f"{one.epoch}/{one.cell}"], [one.client_id], ["--id", one.client_id[-5:]]):
+        assert run_command(["why", *words, "--db", str(traded), "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said[0]["links"]["order"]["cell"] == one.cell and said[0]["proof"]["agrees"]
+        assert (len(words) == 1 and "/" in words[0]) or [chain["client_id"] for chain in said] == [
+            one.client_id
+        ]
+        assert {"event", "lattice", "price", "quantity", "decision", "since"} <= set(said[0]["links"])
+    for words in (["NOBODY"], ["-200"], ["--id", "-3"], ["GM"]):
+        assert run_command(["why", *words, "--db", str(traded)]) == 2, words
+    assert run_command(["why", "-3", "--db", "nowhere.sqlite"]) == 2
+    assert capsys.readouterr().err.count("\n") == 5

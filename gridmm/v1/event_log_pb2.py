@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gridmm/v1/event_log.proto\x12\tgridmm.v1\"\xdd\x02\n\rSegmentHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x0f\n\x07segment\x18\x03 \x01(\x04\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x04\x12\x15\n\rstate_version\x18\x05 \x01(\x04\x12\x12\n\nstate_hash\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\r\x12\x14\n\x0c\x63ode_version\x18\x08 \x01(\t\x12\x13\n\x0b\x63onfig_hash\x18\t \x01(\t\x12\x12\n\nevent_size\x18\n \x01(\r\x12\x11\n\topened_ms\x18\x0b \x01(\x03\x12\r\n\x05state\x18\x0c \x01(\x0c\x12\x12\n\nparameters\x18\r \x03(\x12\x12\x0e\n\x06\x63onfig\x18\x0e \x01(\t\x12\r\n\x05price\x18\x0f \x01(\t\x12\x12\n\nfrom_start\x18\x10 \x03(\t\x12\x13\n\x0b\x66rom_market\x18\x11 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gridmm/v1/event_log.proto\x12\tgridmm.v1\"\xda\x02\n\rSegmentHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x0f\n\x07segment\x18\x03 \x01(\x04\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x04\x12\x15\n\rstate_version\x18\x05 \x01(\x04\x12\x12\n\nstate_hash\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\r\x12\x14\n\x0c\x63ode_version\x18\x08 \x01(\t\x12\x13\n\x0b\x63onfig_hash\x18\t \x01(\t\x12\x12\n\nevent_size\x18\n \x01(\r\x12\x11\n\topened_ms\x18\x0b \x01(\x03\x12\r\n\x05state\x18\x0c \x01(\x0c\x12\x12\n\nparameters\x18\r \x03(\x12\x12\x0e\n\x06\x63onfig\x18\x0e \x01(\t\x12\r\n\x05price\x18\x0f \x01(\t\x12\x11\n\tover_file\x18\x10 \x03(\t\x12\x11\n\tof_market\x18\x11 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridmm.v1.event_log_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEGMENTHEADER']._serialized_start=41
-  _globals['_SEGMENTHEADER']._serialized_end=390
+  _globals['_SEGMENTHEADER']._serialized_end=387
 # @@protoc_insertion_point(module_scope)
