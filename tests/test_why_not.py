@@ -37,7 +37,7 @@ TIGHT = {
 }  # fmt: skip
 # Real recordings: file, configuration, and how much of it.
 TAPES = {
-    "btcperp_202201": ("btcperp_ftx_1m_202201.csv.gz", "2 d"),
+    "btcperp_202201": ("btcperp_ftx_1m_202201.csv.gz", "12 h"),
     "binance_usdm_btcusdt": ("binance_usdm_btcusdt_20240808_raw.ndjson.gz", "0"),
     "xrpeth_201910": ("xrpeth_binance_aggtrades_20191011.csv.gz", "6 h"),
 }
@@ -110,7 +110,7 @@ def test_every_level_of_a_real_session_has_an_order_or_one_reason(tape: str, tmp
         (part,) = parts_of(reader.events)
         _, records = reader.decided_since("")
         told = {int(one.event_sequence): one for one in records}
-        numbers = {*chance.sample(range(5, max(told)), 12), *chance.sample(sorted(told), 12)}
+        numbers = {*chance.sample(range(5, max(told)), 5), *chance.sample(sorted(told), 5)}
         stands = empty = 0
         reasons: set[Reason] = set()
         for number in sorted(numbers):
@@ -121,7 +121,7 @@ def test_every_level_of_a_real_session_has_an_order_or_one_reason(tape: str, tmp
             reasons |= {Reason(why) for why in scene.plan.holes[2].tolist()}
             if number in told:  # the session itself has said the same, level by level
                 assert scene.made == told[number]
-        assert stands > 20 and empty > 10 and reasons, (stands, empty)
+        assert stands > 10 and empty > 10 and reasons, (stands, empty)
 
 
 @pytest.fixture(scope="module")
