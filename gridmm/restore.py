@@ -6,12 +6,14 @@
 __all__ = ['NAME', 'ALERTS', 'BESIDE', 'planted', 'Looked', 'looked', 'diagnose', 'plan', 'verify']
 
 # %% ../nbs/operations/146_restore.ipynb #c003
+import json
 import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from .backup import MANIFEST, look_at, put_back
 from .case import holder_of
 from .drill import TICKS, Drill
 from gridmm.errors import (
@@ -136,7 +138,12 @@ def plan(db: str, diagnosis: Diagnosis, copy: str = "", grid: str = "") -> Plan:
         return Plan("keep the database as it is", [Step(words[cause])] if cause else [])
     if "://" in db or not copy:
         return Plan(
-            "find a copy", [Step("name a copy with --set copy=FILE; on a server, pg_restore it by hand")]
+            "find a copy",
+            [
+                Step(
+                    "name a copy with --set copy=FOLDER (gridmm backup made it) or copy=FILE; on a server, pg_restore it by hand"
+                )
+            ],
         )
     return Plan(
         f"put {Path(copy).name} in place of {path.name}",
@@ -151,13 +158,24 @@ def plan(db: str, diagnosis: Diagnosis, copy: str = "", grid: str = "") -> Plan:
     )
 
 
+def _file_of(copy: Path) -> Path:
+    """Return the database in a copy: of a folder of `gridmm backup`, the file that its list names."""
+    if not copy.is_dir():
+        return copy
+    look_at(copy)
+    return copy / str(json.loads((copy / MANIFEST).read_text(encoding="utf-8"))["database"])
+
+
 def _put(path: Path, copy: Path, grid: str) -> str:
     """Set the damaged files aside and put a copy in their place; return what is there now."""
-    good = looked(str(copy), grid)
+    good = looked(str(_file_of(copy)), grid)
     if good.error is not None:
         raise Refused(copy.name, f"it cannot be trusted either: {good.told}", "Choose another copy")
     if pid := holder_of(path):
         raise Refused(path.name, f"process {pid} trades on it", "Stop it first")
+    if copy.is_dir():
+        kept = put_back(copy, path)[1]
+        return f"{good.told}; what was there is kept as {kept.name if kept else 'nothing: there was nothing'}"
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib
 import re
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from gridmm import (
     stuck_slots,
     upgrade,
 )
+from gridmm.backup import take
 from gridmm.case import Case, open_case
 from gridmm.cli import run_command
 from gridmm.cli_runbook import listed, pages, without_password
@@ -641,3 +643,26 @@ def test_every_alert_has_its_runbook_and_every_runbook_its_alerts() -> None:
     assert all(len(meaning.split()) == 5 for meaning, _ in RUNBOOKS.values())
     assert set(pages()) == set(NAMES)
     assert all(name in listed() for name in NAMES)
+
+
+def test_restore_takes_the_folder_that_a_backup_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drill = Drill()
+    folder = take(drill.db, tmp_path / "copies", 1_000).folder
+    version = restore.looked(str(drill.db)).told
+    drill.kill()
+    with closing(sqlite3.connect(drill.db)) as database, database:
+        database.execute("UPDATE gridmm_grids SET state = x'00'")
+    db = str(drill.db)
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(folder, spoilt)
+    (spoilt / drill.db.name).write_bytes(b"nothing")
+    todo = restore.plan(db, restore.diagnose(db), str(spoilt))
+    todo.apply(todo.title)
+    assert todo.failed and restore.verify(db) and "is not what was written" in capsys.readouterr().out
+    todo = restore.plan(db, restore.diagnose(db), str(folder))
+    todo.apply(todo.title)
+    assert not todo.failed and restore.verify(db) == [] and restore.looked(db).told == version
+    assert "is kept as" in capsys.readouterr().out
+    drill.close()
