@@ -121,7 +121,7 @@ class LiveExchange(LiveQuestions):
             KeyError: A word of it is missing.
         """
         self._numbered(entry)
-        fill_of(entry, "")
+        fill_of(entry, "", None, self.instrument.multiplier)
         if self.instrument.maker_fee_ppm and (entry.get("fee") or {}).get("cost") is None:
             raise ValueError("a trade without its fee")
 

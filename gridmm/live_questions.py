@@ -258,7 +258,7 @@ class LiveQuestions(LiveDesk):
         asset, worth = fee.get("currency"), None
         if asset and fee.get("cost") and asset not in (self.instrument.base, self.instrument.quote):
             worth = amount_of(fee["cost"], "the fee", above=_ANY) * await self._price_of(str(asset))
-        return fill_of(entry, self._names[exchange_id], worth)
+        return fill_of(entry, self._names[exchange_id], worth, self.instrument.multiplier)
 
     def _numbered(self, entry: Mapping[str, Any]) -> None:
         """Refuse a trade whose number cannot be one: under another number it would be counted again.

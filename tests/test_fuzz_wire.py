@@ -47,6 +47,23 @@ def test_a_trade_without_a_number_would_be_counted_twice(number: object) -> None
         fill_of(json.loads(TRADE) | {"id": number}, "G1")
 
 
+@pytest.mark.parametrize(
+    ("cost", "currency"), [("１２", "USDT"), ("12", "USDT"), ("-1", "USDT"), ("0.001", "BTC"), ("0.048", "")]
+)
+def test_a_fee_that_cannot_be_is_not_believed(cost: str, currency: str) -> None:
+    """Digits of another script, a twentieth of the trade, a gift, a quarter of what was bought."""
+    entry = json.loads(TRADE) | {"symbol": "BTC/USDT:USDT", "fee": {"cost": cost, "currency": currency}}
+    with pytest.raises(ValueError, match="fee"):
+        fill_of(entry, "G1")
+
+
+def test_a_fee_in_a_third_asset_is_judged_by_its_worth() -> None:
+    entry = json.loads(TRADE) | {"symbol": "BTC/USDT:USDT", "fee": {"cost": "50", "currency": "PEPE"}}
+    assert fill_of(entry, "G1", Decimal("0.048")).fee == 50
+    with pytest.raises(ValueError, match="that cannot be"):
+        fill_of(entry, "G1", Decimal(30))
+
+
 class Forgetful:
     """A client of an exchange that tells the one order first without its name, then with it, then with another's."""
 
