@@ -36,8 +36,8 @@ TRADE = (
 
 @pytest.mark.timeout(200)
 def test_nonsense_is_survived_and_not_believed(tmp_path: Path, note: Callable[[str], None]) -> None:
-    counts = asyncio.run(fuzz(150, 1, tmp_path, 40.0))
-    assert counts["inputs"] >= 50 and counts["answer"] > 5
+    counts = asyncio.run(fuzz(120, 1, tmp_path, 150.0))
+    assert counts["inputs"] >= 120 and counts["answer"] > 5
     note(f"nonsense: {counts}")
 
 
